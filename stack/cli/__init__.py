@@ -1,0 +1,38 @@
+"""The command line: parse arguments, call one operation, print, choose the exit code. Nothing is decided here.
+
+Data goes to stdout, talk to stderr. Exit codes: 0 done, 1 failed, 2 usage, 3 bad configuration, 4 unhealthy, 5 a needed
+program is missing, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+__all__ = ["main"]
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """The `stackctl` command: runs it and ends the process with its exit code."""
+    import click
+
+    from stack.cli.commands import app
+    from stack.errors import StackError, told
+
+    try:
+        result = app(prog_name="stackctl", standalone_mode=False)
+        sys.exit(result if isinstance(result, int) else 0)
+    except StackError as error:
+        print(told(error.message, error.detail, error.hint), file=sys.stderr)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has gone, `stackctl logs | head` for one; nothing to say, and nobody to say it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,282 @@
+"""The commands. Each imports what it needs when it runs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stack import __version__
+
+if TYPE_CHECKING:
+    from stack.config import Override
+    from stack.operations.prepare import Prepared
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    epilog="Start with: cd your-project; stackctl up",
+)
+
+Workers = Annotated[int | None, typer.Option("--workers", "-w", help="Processes that run the app.", metavar="N")]
+Listen = Annotated[
+    list[str] | None, typer.Option("--listen", "-l", help="Public address, 8000 or 127.0.0.1:8000.", metavar="ADDR")
+]
+Nginx = Annotated[str | None, typer.Option("--nginx", help="The nginx binary to use.", metavar="PATH")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any setting, server.threads=8; may be repeated.", metavar="KEY=VALUE"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_project: list[Path] = []
+
+
+@app.callback()
+def _stackctl(
+    project: Annotated[
+        Path | None,
+        typer.Option("--project", "-C", help="The project's directory; unless given, found from here upwards."),
+    ] = None,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    """A Flask project behind nginx and a WSGI server, with one command."""
+    if version:
+        print(f"stackctl {__version__}")
+        raise typer.Exit
+    _project[:] = [project] if project else []
+
+
+@app.command()
+def init(
+    directory: Annotated[Path, typer.Argument(help="The project's directory.", metavar="[DIR]")] = Path(),
+) -> None:
+    """Write a stack.toml for the project in DIR, with the app that is found there.
+
+    Example: stackctl init && stackctl up
+    """
+    from stack.operations.init import init as operation
+
+    done = operation(_directory(directory))
+    _talk(f"wrote {done.path}")
+    if done.app:
+        _talk(f"found {done.app.framework}: {done.app.module}:{done.app.expression} ({done.app.found_by})")
+        _talk("next: stackctl up")
+    elif done.problem:
+        _talk(f"but there is no app yet: {done.problem.message}")
+        _talk("next: set [app] target in it, then stackctl up")
+
+
+@app.command()
+def up(
+    workers: Workers = None,
+    listen: Listen = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once the site answers.")] = False,
+    nginx: Nginx = None,
+    sets: Set = None,
+) -> None:
+    """Start the stack: the app server, then nginx, then prove that the site answers.
+
+    In the foreground it shows the logs, and Ctrl-C ends it. The flags are remembered by the running stack.
+
+    Example: stackctl up --workers 4 --listen 8080 --detach
+    """
+    from stack.operations import up as operation
+
+    flags = _flags(workers, listen, nginx, sets)
+    if not detach:
+        operation.up_in_the_foreground(_find(), flags, _introduce)
+    plan = operation.up_detached(_find(), flags, _introduce)
+    _talk(plan.welcome())
+    print(plan.url)
+
+
+@app.command()
+def down() -> None:
+    """End the stack: requests in hand are finished first."""
+    from stack.operations import running
+
+    _talk("stopped" if running.down(_find()) else "nothing was running")
+
+
+@app.command()
+def reload(workers: Workers = None, listen: Listen = None, nginx: Nginx = None, sets: Set = None) -> None:
+    """Bring changed code and settings to the running stack, without losing a request.
+
+    The new code must answer before it gets requests; if it does not, the old serves on and this command fails.
+
+    Example: stackctl reload --workers 8
+    """
+    from stack.operations import running
+
+    prepared, changes = running.reload(_find(), _flags(workers, listen, nginx, sets))
+    _warn(prepared)
+    for change in changes:
+        _talk(change)
+
+
+@app.command()
+def status(as_json: Json = False) -> None:
+    """Show the running stack: services, generations, restarts and their reasons. Exit code 4 if none runs."""
+    from stack.cli import show
+    from stack.operations import running
+
+    found = running.find(_find())
+    if as_json:
+        print(json.dumps(found.status if found else None, indent=2))
+    elif found:
+        print(show.status(found.status))
+    else:
+        _talk("no stack of this project is running; `stackctl up` starts it")
+    raise typer.Exit(0 if found and all(each["state"] == "serving" for each in found.status["services"]) else 4)
+
+
+@app.command()
+def logs(
+    name: Annotated[str, typer.Argument(help="app, nginx, stack or access; all but access if omitted.")] = "",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
+    last: Annotated[int, typer.Option("--lines", "-n", help="How many of the last lines.", min=0)] = 100,
+) -> None:
+    """Show what the services wrote.
+
+    Example: stackctl logs -f app
+    """
+    from stack.operations import prepare, running
+    from stack.operations.logs import lines
+
+    project = _find()
+    found = running.find(project)
+    log = found.plan.log if found else prepare.load(project).config.state_dir / "log" / "stack.log"
+    for line in lines(log, name, last, follow=follow):
+        sys.stdout.write(line)
+        sys.stdout.flush()
+
+
+@app.command("nginx-conf")
+def nginx_conf(workers: Workers = None, listen: Listen = None, nginx: Nginx = None, sets: Set = None) -> None:
+    """Print the nginx configuration of the site: upstream and server block, fit for any http block.
+
+    Example: stackctl nginx-conf > /etc/nginx/sites-available/shop
+    """
+    prepared = _prepared(_flags(workers, listen, nginx, sets))
+    sys.stdout.write(next(file.text for file in prepared.plan.files if file.path == "nginx/site.conf"))
+
+
+@app.command("server-conf")
+def server_conf(workers: Workers = None, listen: Listen = None, nginx: Nginx = None, sets: Set = None) -> None:
+    """Print the app server's configuration: its files, its environment's names and its command."""
+    from stack.cli import show
+
+    prepared = _prepared(_flags(workers, listen, nginx, sets))
+    print(show.server_conf(prepared.plan, tuple(prepared.loaded.config.apps)))
+
+
+@app.command()
+def config(
+    origin: Annotated[bool, typer.Option("--origin", help="Say where each value comes from.")] = False,
+    as_json: Json = False,
+    workers: Workers = None,
+    listen: Listen = None,
+    nginx: Nginx = None,
+    sets: Set = None,
+) -> None:
+    """Print every setting with its value: flag > environment > file > default.
+
+    Example: stackctl config --origin
+    """
+    from stack.cli import show
+    from stack.operations import prepare
+
+    loaded = prepare.load(_find(), _flags(workers, listen, nginx, sets))
+    print(show.config_json(loaded) if as_json else show.config(loaded, origin=origin))
+
+
+@app.command()
+def diff(
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="End with 1 if anything differs.")] = False,
+) -> None:
+    """Show what `up` or `reload` would change: files on the disk, and services that run."""
+    from stack.operations.compare import differences
+
+    found = differences(_find())
+    for each in found:
+        _talk(each.what)
+        sys.stdout.write(each.text)
+    if not found:
+        _talk("nothing would change but the code, which `reload` loads again")
+    raise typer.Exit(1 if found and exit_code else 0)
+
+
+@app.command()
+def health(as_json: Json = False) -> None:
+    """Try every hop: the app server, the site through nginx, a static file. Exit code 0, or 4 with what to do."""
+    from stack import health as hops
+    from stack.cli import show
+    from stack.operations import running
+
+    found = running.find(_find())
+    if found is None:
+        from stack.errors import UnhealthyError
+
+        raise UnhealthyError("no stack of this project is running", "`stackctl up` starts it.")
+    results = []
+    for result in hops.results(found.plan):
+        results.append(result)
+        if not as_json:
+            print(show.hop(result))
+    if as_json:
+        print(json.dumps([hops.as_json(each) for each in results], indent=2))
+    raise typer.Exit(0 if all(each.passed for each in results) else 4)
+
+
+def _find() -> Path:
+    from stack.config import find_project
+
+    return _directory(_project[0]) if _project else find_project(Path.cwd())
+
+
+def _directory(path: Path) -> Path:
+    if not path.is_dir():
+        from stack.errors import UsageError
+
+        raise UsageError(f"{path} is not a directory")
+    return path.absolute()
+
+
+def _flags(workers: int | None, listen: list[str] | None, nginx: str | None, sets: list[str] | None) -> list[Override]:
+    from stack.config import Override, parse_set
+
+    flags = [parse_set(each) for each in sets or ()]
+    if workers is not None:
+        flags.append(Override("server.workers", str(workers), "--workers"))
+    if listen:
+        flags.append(Override("site.listen", json.dumps(listen), "--listen"))
+    if nginx is not None:
+        flags.append(Override("programs.nginx", json.dumps(str(Path(nginx).absolute())), "--nginx"))
+    return flags
+
+
+def _prepared(flags: list[Override]) -> Prepared:
+    from stack.operations.prepare import prepare
+
+    return prepare(_find(), flags)
+
+
+def _introduce(prepared: Prepared) -> None:
+    _warn(prepared)
+    names = ", ".join(f"{each.module}:{each.expression}" for each in prepared.facts.apps.values())
+    _talk(f"starting {prepared.plan.name} ({names}) ...")
+
+
+def _warn(prepared: Prepared) -> None:
+    for each in prepared.warnings:
+        _talk(f"warning: {each.message}\n  -> {each.hint}")
+
+
+def _talk(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,112 @@
+"""Results as text for a terminal, at most 80 columns where it is ours to choose; colour only where it is seen."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import time
+from typing import Any
+
+from stack.config import App, Config, Loaded, Server, Site
+from stack.desired import Plan
+from stack.hop import Result
+
+__all__ = ["config", "config_json", "hop", "server_conf", "status"]
+
+
+def status(found: dict[str, Any]) -> str:
+    """The running stack: a line about it, one for each service, one for each generation."""
+    lines = [f"{found['name']}  {found['url']}  pid {found['pid']}, up {_ago(found['since'])}"]
+    for service in found["services"]:
+        restarts = f"{service['restarts']} restarts, the last: {service['last_end']}" if service["restarts"] else ""
+        good = service["state"] == "serving"
+        lines.append(f"{_coloured('32' if good else '31', service['state']):8} {service['name']:12} {restarts}".rstrip())
+        for each in service["generations"]:
+            since = _ago(each["since"]) if each["since"] else "?"
+            lines.append(f"           generation {each['number']}  pid {each['pid']}  {each['state']}  {since}")
+    return "\n".join(lines)
+
+
+def hop(result: Result) -> str:
+    """One probe: whether it passed, how long it took, what was tried and seen, and what to do."""
+    word = _coloured("32", "ok  ") if result.passed else _coloured("31", "FAIL")
+    probe = result.probe
+    lines = [f"{word} {result.seconds * 1000:7.1f} ms  {probe.title}"]
+    lines.append(f"                 GET {probe.path} in {probe.protocol} on {probe.address}")
+    if result.passed:
+        lines[-1] += f": {result.saw}"
+    else:
+        lines += [f"                 {result.problem}", f"              -> {probe.hint}"]
+    return "\n".join(lines)
+
+
+def server_conf(plan: Plan, apps: tuple[str, ...]) -> str:
+    """Every app's entry file and command."""
+    parts = []
+    for name in apps:
+        service = plan.service(name)
+        if service is None:
+            continue
+        parts += [f"# {file.path}\n{file.text}" for file in plan.files if file.path.startswith(f"apps/{name}/")]
+        names = [f"#   {each} (from [app] env)" for each in service.env]
+        names += [f"#   what {service.env_file} says" if service.env_file else ""]
+        environment = "\n".join(each for each in names if each)
+        parts.append(f"# command of {name}, in {service.cwd}\n{environment}\n".replace("\n\n", "\n") + shlex.join(service.argv))
+    return "\n".join(parts)
+
+
+def config(loaded: Loaded, *, origin: bool) -> str:
+    """Every setting as a line of TOML, `key = value`, with its origin as a comment if wanted."""
+    rows = [(f"{key} = {_toml(value)}", loaded.origin(*keys)) for key, keys, value in _settings(loaded.config)]
+    width = min(44, max(len(line) for line, _ in rows))
+    return "\n".join(f"{line:{width}}  # {where}" if origin else line for line, where in rows)
+
+
+def config_json(loaded: Loaded) -> str:
+    """The settings as one JSON object."""
+    return json.dumps(loaded.config.model_dump(mode="json"), indent=2, ensure_ascii=False)
+
+
+def _settings(found: Config) -> list[tuple[str, tuple[str, ...], Any]]:
+    """Key to show, keys that may have decided it, value."""
+    rows: list[tuple[str, tuple[str, ...], Any]] = []
+    for table in ("stack", "programs"):
+        model = getattr(found, table)
+        rows += [(f"{table}.{key}", (f"{table}.{key}",), getattr(model, key)) for key in type(model).model_fields]
+    single = len(found.apps) == 1 and "app" in found.apps
+    for name, app in found.apps.items():
+        prefix = "app" if single else f"apps.{name}"
+        rows += [(f"{prefix}.{key}", _keys(prefix, key), getattr(app, key)) for key in App.model_fields if key != "server"]
+        for key in Server.model_fields:
+            own = f"{prefix}.server.{key}"
+            rows.append((f"server.{key}" if single else own, (own, f"server.{key}"), getattr(app.server, key)))
+    for name, site in found.sites.items():
+        prefix = "site" if len(found.sites) == 1 and name == "site" else f"sites.{name}"
+        rows += [(f"{prefix}.{key}", _keys(prefix, key), getattr(site, key)) for key in Site.model_fields]
+    return rows
+
+
+def _keys(prefix: str, key: str) -> tuple[str, ...]:
+    return (f"{prefix}.{key}",)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _ago(since: float) -> str:
+    seconds = max(0, int(time.time() - since))
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def _coloured(code: str, text: str) -> str:
+    return f"\x1b[{code}m{text}\x1b[0m" if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else text

@@ -1,0 +1,99 @@
+"""What this machine is, looked at once, as frozen data. The only code that examines the machine for a plan.
+
+Each topic has a module that looks and small functions that only read text: `nginx`, `interpreter`, `machine`, `app`,
+`static`. `discover` is the one that imports the project's code, in a child process of the project's own interpreter.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from stack.config import Config
+from stack.facts.app import AppFacts, environment, find_app
+from stack.facts.interpreter import Interpreter, find_interpreter
+from stack.facts.machine import find_cpus, find_somaxconn, runtime_dir
+from stack.facts.nginx import Nginx, find_nginx
+from stack.facts.static import Static, find_statics
+
+__all__ = [
+    "AppFacts",
+    "Facts",
+    "Interpreter",
+    "Machine",
+    "Nginx",
+    "Static",
+    "environment",
+    "look",
+    "look_at_machine",
+    "runtime_dir",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The facts that need no import of an app. `nginx_looked` is where nginx was looked for."""
+
+    user: str
+    is_root: bool
+    cpus: int
+    somaxconn: int
+    runtime_dir: str
+    nginx: Nginx | None
+    nginx_looked: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts(Machine):
+    """All the facts. `user` is whom stackctl runs as, `cpus` those that may be used.
+
+    `apps` and `statics` go by the config's names, of apps and of sites.
+    """
+
+    apps: dict[str, AppFacts]
+    statics: dict[str, tuple[Static, ...]]
+
+
+def look_at_machine(config: Config, environ: Mapping[str, str]) -> Machine:
+    """The facts that need no import of an app.
+
+    Raises:
+        ConfigError: the configured runtime directory is too long.
+        MissingProgramError: the configured nginx is none.
+    """
+    nginx, looked = find_nginx(config, environ)
+    return Machine(
+        _user(), os.geteuid() == 0, find_cpus(), find_somaxconn(), runtime_dir(config, environ), nginx, looked
+    )
+
+
+def look(config: Config, environ: Mapping[str, str]) -> Facts:
+    """All the facts; imports each app once, in a process of its own.
+
+    Raises:
+        ConfigError: what the config names is not there, or an app cannot be found or imported.
+        MissingProgramError: the configured nginx is none.
+        StackError: importing an app takes too long, or ends its process.
+    """
+    machine = look_at_machine(config, environ)
+    apps = {name: find_app(config, name, find_interpreter(config, name, environ), environ) for name in config.apps}
+    return Facts(
+        user=machine.user,
+        is_root=machine.is_root,
+        cpus=machine.cpus,
+        somaxconn=machine.somaxconn,
+        runtime_dir=machine.runtime_dir,
+        nginx=machine.nginx,
+        nginx_looked=machine.nginx_looked,
+        apps=apps,
+        statics=find_statics(config, apps),
+    )
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # containers run as numbers that have no name
+        return str(os.geteuid())

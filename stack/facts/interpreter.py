@@ -1,0 +1,104 @@
+"""Which Python runs the app: the project's, not ours."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from stack.config import AUTO, Config
+from stack.errors import ConfigError
+
+__all__ = ["Interpreter", "find_interpreter"]
+
+OLDEST = (3, 10)  # that what runs beside the app is written for
+OURS = "the Python that runs stackctl"
+CONFIGURED = "[app] python"
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """A Python: absolute path, version such as (3, 11, 7), and what named it.
+
+    The path is not resolved: a venv's `bin/python` is a link out of the venv.
+    """
+
+    path: str
+    version: tuple[int, ...]
+    origin: str
+
+
+def find_interpreter(config: Config, name: str, environ: Mapping[str, str]) -> Interpreter:
+    """The interpreter of the app of that name.
+
+    Raises:
+        ConfigError: it is missing, does not run, or is older than Python 3.10.
+    """
+    path, origin = _chosen(config.project, config.apps[name].python, environ)
+    if path == sys.executable:
+        return Interpreter(path, tuple(sys.version_info[:3]), origin)
+    version = _version(path)
+    fix = _fix(path, origin)
+    if version is None:
+        raise ConfigError(f"{origin}: the Python there does not run: {path}", fix)
+    if version < OLDEST:
+        said, oldest = (".".join(map(str, each)) for each in (version, OLDEST))
+        raise ConfigError(f"{origin}: {path} is Python {said}; {oldest} or newer is needed", fix)
+    return Interpreter(path, version, origin)
+
+
+def _chosen(project: str, wanted: str, environ: Mapping[str, str]) -> tuple[str, str]:
+    """The path of an interpreter and what named it."""
+    if wanted != AUTO:
+        return _configured(project, wanted, environ), CONFIGURED
+    active = environ.get("VIRTUAL_ENV", "")
+    for origin, directory in (("$VIRTUAL_ENV", active), (".venv", f"{project}/.venv"), ("venv", f"{project}/venv")):
+        python = _python_of(directory)
+        if directory and os.path.lexists(python):  # a link to a Python that is gone counts: it must be spoken of
+            return python, origin
+    return sys.executable, OURS
+
+
+def _configured(project: str, wanted: str, environ: Mapping[str, str]) -> str:
+    path = os.path.normpath(Path(project, Path(wanted).expanduser()))
+    if Path(path).is_dir():
+        path = _python_of(path)
+    elif "/" not in wanted and not Path(path).exists():
+        path = shutil.which(wanted, path=environ.get("PATH", os.defpath)) or path
+    if not os.path.lexists(path):
+        raise ConfigError(
+            f"{CONFIGURED} = {wanted!r}: there is no {path}",
+            'Name an interpreter or a venv there, make the venv (python3 -m venv .venv), or write "auto".',
+        )
+    return path
+
+
+def _python_of(directory: str) -> str:
+    return os.path.abspath(f"{directory}/bin/python")  # noqa: PTH100 - pathlib has no word for "absolute, links kept, no .."
+
+
+def _version(path: str) -> tuple[int, ...] | None:
+    """The version that the interpreter says it is; None if it does not run. Any Python since 2.6 understands this."""
+    words = [path, "-ESs", "-c", "import sys; sys.stdout.write('%d.%d.%d' % sys.version_info[:3])"]
+    try:
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if done.returncode != 0 or not re.fullmatch(r"\d+\.\d+\.\d+", done.stdout):
+        return None
+    return tuple(map(int, done.stdout.split(".")))
+
+
+def _fix(path: str, origin: str) -> str:
+    ours = f"{sys.version_info.major}.{sys.version_info.minor}"
+    venv = Path(path).parent.parent
+    if (venv / "pyvenv.cfg").is_file():
+        return f"Make the venv anew: python{ours} -m venv --clear {venv}, then install the app's requirements in it."
+    return f"Name another in [app] python of stack.toml (it is from {origin} now), such as {sys.executable}."

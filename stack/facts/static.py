@@ -1,0 +1,69 @@
+"""Which folders a site serves by itself, and a file in each to try it with."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from stack.config import AUTO, Config, Site
+from stack.facts.app import AppFacts
+
+__all__ = ["Static", "find_statics"]
+
+MOST_LOOKED_AT = 200  # files, for a sample
+MOST_BYTES = 2**20  # of a sample: it is fetched whole
+
+
+@dataclass(frozen=True, slots=True)
+class Static:
+    """A URL path and the folder behind it. `sample` is the URL path of a file in it, quoted; "" if there is none."""
+
+    url: str
+    folder: str
+    exists: bool
+    sample: str
+
+
+def find_statics(config: Config, apps: Mapping[str, AppFacts]) -> dict[str, tuple[Static, ...]]:
+    """By the site's name: what the config says, or the app's own static folder."""
+    return {
+        name: tuple(
+            _looked_at(url, folder) for url, folder in _folders(config, site, apps[config.app_of(site)]).items()
+        )
+        for name, site in config.sites.items()
+    }
+
+
+def _folders(config: Config, site: Site, app: AppFacts) -> dict[str, str]:
+    if site.static == AUTO:
+        return {app.static_url: app.static_folder} if app.static_url else {}
+    return {url: os.path.normpath(Path(config.project, folder)) for url, folder in site.static.items()}
+
+
+def _looked_at(url: str, folder: str) -> Static:
+    sample = next((each for each in itertools.islice(_files(folder), MOST_LOOKED_AT) if _is_plain(folder, each)), "")
+    return Static(
+        url, folder, Path(folder).is_dir(), f"{url.rstrip('/')}/{quote(os.fsencode(sample))}" if sample else ""
+    )
+
+
+def _files(folder: str) -> Iterator[str]:
+    """Paths of files relative to the folder, those nearest to it first; hidden ones, which may be denied, left out."""
+    for directory, directories, files in os.walk(folder):
+        directories[:] = sorted(each for each in directories if not each.startswith("."))
+        for name in sorted(files):
+            if not name.startswith("."):
+                yield os.path.relpath(os.path.join(directory, name), folder)  # noqa: PTH118 - text, as os.walk gives it
+
+
+def _is_plain(folder: str, name: str) -> bool:
+    try:
+        found = Path(folder, name).stat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size <= MOST_BYTES

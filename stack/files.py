@@ -1,0 +1,161 @@
+"""From the plan to the disk: what would change, are the programs content with it, write it, put the old back.
+
+The only code that writes files of a plan. A file is replaced in one step, so a reader sees the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from stack.desired import Check, File, Plan
+from stack.errors import ConfigError, StackError
+
+__all__ = ["Change", "Written", "changes", "validate", "write"]
+
+IGNORE = "# Written by stackctl: nothing here belongs in version control.\n*\n"
+DIRECTORIES = ("log", "tmp/nginx")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A file whose text on the disk is not the plan's. `old` is None where there is no file."""
+
+    path: Path
+    old: str | None
+    new: str
+
+    def diff(self) -> str:
+        """The change as a unified diff."""
+        before = [] if self.old is None else self.old.splitlines(keepends=True)
+        name = str(self.path)
+        lines = difflib.unified_diff(before, self.new.splitlines(keepends=True), name if before else "/dev/null", name)
+        return "".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a write replaced: the way back."""
+
+    changes: tuple[Change, ...]
+
+    def put_back(self) -> None:
+        """The files as they were before. A file that cannot be put back does not keep the others from it."""
+        for each in self.changes:
+            try:
+                if each.old is None:
+                    each.path.unlink(missing_ok=True)
+                else:
+                    _replace(each.path, each.old, each.path.stat().st_mode & 0o777)
+            except OSError:
+                continue
+
+
+def changes(plan: Plan) -> Iterator[Change]:
+    """The files of the plan that are missing or different on the disk."""
+    for file in plan.files:
+        path = Path(plan.state_dir, file.path)
+        old = _text(path)
+        if old != file.text:
+            yield Change(path, old, file.text)
+
+
+def validate(plan: Plan) -> None:
+    """Lets the real programs read the plan's files, in a place aside. What stands on the disk stays untouched.
+
+    Raises:
+        ConfigError: a program refuses them; its words are the detail, with the lines that it points at.
+        StackError: the state directory cannot be written.
+    """
+    _prepare(plan)
+    with tempfile.TemporaryDirectory(prefix="check-", dir=plan.state_dir) as aside:
+        try:
+            for name in DIRECTORIES:
+                Path(aside, name).mkdir(parents=True)
+            for file in plan.files:
+                _write(Path(aside, file.path), file)
+        except OSError as error:
+            raise _unwritable(plan, error) from error
+        for check in plan.checks:
+            _run(check, plan, aside)
+
+
+def write(plan: Plan) -> Written:
+    """Makes the disk as the plan says, and tells the way back. If one file fails, those before are put back.
+
+    Raises:
+        StackError: a file cannot be written.
+    """
+    _prepare(plan)
+    done: list[Change] = []
+    modes = {Path(plan.state_dir, file.path): file.mode for file in plan.files}
+    try:
+        for change in changes(plan):
+            done.append(change)
+            _replace(change.path, change.new, modes[change.path])
+    except OSError as error:
+        Written(tuple(done)).put_back()
+        raise _unwritable(plan, error) from error
+    return Written(tuple(done))
+
+
+def _prepare(plan: Plan) -> None:
+    state = Path(plan.state_dir)
+    try:
+        for name in DIRECTORIES:
+            (state / name).mkdir(parents=True, exist_ok=True)
+        ignore = state / ".gitignore"
+        if not ignore.exists():
+            _replace(ignore, IGNORE, 0o644)
+    except OSError as error:
+        raise _unwritable(plan, error) from error
+
+
+def _unwritable(plan: Plan, error: OSError) -> StackError:
+    return StackError(
+        f"{plan.state_dir} cannot be written: {error.strerror or error}",
+        "stackctl keeps its files and logs there; another place: --set stack.state_dir=DIR.",
+    )
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text("utf-8")
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+        return None
+
+
+def _write(path: Path, file: File) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(file.text, "utf-8")
+    path.chmod(file.mode)
+
+
+def _replace(path: Path, text: str, mode: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fchmod(stream.fileno(), mode)
+        os.replace(temporary, path)  # noqa: PTH105 - both sides are ours, and this is the name of the atomic step
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _run(check: Check, plan: Plan, aside: str) -> None:
+    argv = [each.replace("{files}", aside) for each in check.argv]
+    if shutil.which(argv[0]) is None:
+        raise StackError(f"{argv[0]} cannot be run", "Is it still installed?")
+    done = subprocess.run(argv, capture_output=True, text=True, errors="replace", check=False, timeout=60)
+    if done.returncode:
+        said = (done.stderr + done.stdout).replace(aside, plan.state_dir).strip()
+        raise ConfigError(f"{check.name} refuses the rendered configuration; nothing was changed", check.hint, said)

@@ -1,0 +1,398 @@
+"""Decides what becomes of processes: facts in, actions out.
+
+No clock, no process, no disk: the moment is always an argument (seconds, monotonic), and whoever acts (the
+supervisor's runner, the bundled server's master) tells afterwards what happened. Three layers, each on the one before:
+
+`Child`      one process. Its state follows from its facts and is stored nowhere. Keeps the bundled server's workers.
+`Rollout`    the generations of one service: start the next one, switch to it once it is ready, retire the old one.
+`Fleet`      the rollouts of a stack, in tiers: web servers start after the apps and stop before them.
+
+Invariants, asserted by the tests at every step of a simulation:
+
+1. The link moves only to a generation that is ready and alive.
+2. A generation that serves is asked to stop only after the link left it and its fence was answered, or at a full stop.
+3. A successor that fails changes nothing: what served goes on serving, and is wanted again. The refusal is remembered
+   until the next wish.
+4. At most one successor (a generation that never had the link) is alive at a time.
+5. Restarts are spaced: the pause doubles from failure to failure up to `Policy.pause_most`. A wish or a stable run ends
+   the series.
+6. During a full stop nothing is spawned, and every process is gone within `stop_within` and the time a kill takes,
+   counted from the turn of its tier.
+7. Nothing is signalled that has ended.
+8. `wake_at` is the moment at which something becomes due: never later, and never earlier.
+
+Standard library only, Python >= 3.10: the bundled server uses it inside the project's interpreter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+__all__ = ["Act", "Action", "Child", "Fleet", "Generation", "Policy", "Refusal", "Rollout", "State", "pause"]
+
+
+class State(Enum):
+    """What a process is doing, as far as its facts tell."""
+
+    ABSENT = "absent"
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+    KILLED = "killed"
+
+
+class Act(Enum):
+    """What is to be done to a process or generation."""
+
+    SPAWN = "spawn"
+    ASK = "ask to stop"
+    KILL = "kill"
+    LINK = "move the link to"
+    FENCE = "fence"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How patient to be with a process. All in seconds."""
+
+    start_within: float = 30.0
+    stop_within: float = 30.0
+    kill_again_after: float = 1.0
+    pause_first: float = 0.5
+    pause_most: float = 15.0
+    stable_after: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """One process and what is known of it. Times are None until the thing has happened."""
+
+    pid: int | None = None
+    spawned_at: float | None = None
+    ready_at: float | None = None
+    asked_at: float | None = None
+    killed_at: float | None = None
+
+    @property
+    def state(self) -> State:
+        """The latest thing that happened decides."""
+        if self.pid is None:
+            return State.ABSENT
+        if self.killed_at is not None:
+            return State.KILLED
+        if self.asked_at is not None:
+            return State.STOPPING
+        return State.STARTING if self.ready_at is None else State.READY
+
+    def deadline(self, policy: Policy, *, wanted: bool) -> tuple[float, Act] | None:
+        """When this process is due for something, and for what; None if nothing is due however long one waits.
+
+        ========  =================================  ==================
+        state     wanted                             not wanted
+        ========  =================================  ==================
+        absent    (whoever keeps it decides)         nothing
+        starting  kill after start_within            ask at once
+        ready     nothing                            ask at once
+        stopping  kill after stop_within             the same
+        killed    kill again after kill_again_after  the same
+        ========  =================================  ==================
+        """
+        match self.state:
+            case State.STARTING if wanted:
+                return (_known(self.spawned_at) + policy.start_within, Act.KILL)
+            case State.STARTING | State.READY if not wanted:
+                return (_known(self.spawned_at), Act.ASK)
+            case State.STOPPING:
+                return (_known(self.asked_at) + policy.stop_within, Act.KILL)
+            case State.KILLED:
+                return (_known(self.killed_at) + policy.kill_again_after, Act.KILL)
+            case _:
+                return None
+
+    def due(self, policy: Policy, now: float, *, wanted: bool) -> Act | None:
+        """What to do to this process at this moment, if anything."""
+        deadline = self.deadline(policy, wanted=wanted)
+        return deadline[1] if deadline is not None and now >= deadline[0] else None
+
+    def after(self, act: Act, now: float) -> Child:
+        """The facts once it was asked to stop, or killed."""
+        if act is Act.ASK:
+            return replace(self, asked_at=now)
+        if act is Act.KILL:
+            return replace(self, killed_at=now)
+        raise ValueError(f"a process is asked or killed, not: {act.value}")
+
+    def was_stable(self, policy: Policy, now: float) -> bool:
+        """Whether it was ready for long enough that an end now is not part of a crash loop."""
+        return self.ready_at is not None and now - self.ready_at >= policy.stable_after
+
+
+def pause(policy: Policy, failures: int) -> float:
+    """Seconds to wait before the next spawn after `failures` in a row: none at first, then doubling up to a limit."""
+    if failures <= 1:
+        return 0.0
+    return min(policy.pause_most, policy.pause_first * 2.0 ** min(failures - 2, 32))
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One running load of a service, numbered in order of spawning; `serial` names what it was asked to run."""
+
+    number: int
+    serial: int
+    child: Child
+    linked: bool = False  # has the link ever pointed here
+    fencing: bool = False
+    fenced: bool = False
+    refused: bool = False  # it will not become ready, though it may still run
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A serial that was wanted and did not come up."""
+
+    serial: int
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Something for the runner to do to one generation of one service, and the reason if it is not plain."""
+
+    act: Act
+    service: str
+    number: int
+    serial: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """The generations of one service. `serial` is what shall run; `proven` the last one that was linked."""
+
+    policy: Policy
+    tier: int = 0
+    serial: int = 1
+    proven: int | None = None
+    current: int | None = None  # number of the generation that the link points to, while it lives
+    generations: tuple[Generation, ...] = ()
+    count: int = 0  # generations spawned so far
+    failures: int = 0  # ends in a row that were not asked for
+    restarts: int = 0
+    retry_at: float = 0.0
+    refusal: Refusal | None = None
+    held: bool = False  # others decide that nothing is spawned now
+    stopping: bool = False
+
+    def generation(self, number: int) -> Generation | None:
+        """The generation of that number, while its process lives."""
+        return next((each for each in self.generations if each.number == number), None)
+
+    def wants(self, generation: Generation) -> bool:
+        """Whether this generation should go on running. What was refused or asked to stop is not wanted back."""
+        if self.stopping or generation.refused or generation.child.asked_at is not None:
+            return False
+        if generation.number == self.current:
+            return True
+        if generation.linked:
+            return not generation.fenced
+        return generation.serial == self.serial
+
+    def wishes(self, serial: int) -> Rollout:
+        """A new thing to run. What serves now serves until this is ready."""
+        return replace(self, serial=serial, refusal=None, failures=0, retry_at=0.0)
+
+    def actions(self, name: str, now: float) -> tuple[Action, ...]:
+        """All that is due at this moment."""
+        found: list[Action] = []
+        for each in self.generations:
+            act = self._due(each, now)
+            if act is not None:
+                late = act is Act.KILL and each.child.state is State.STARTING
+                reason = f"not ready within {self.policy.start_within:g} s" if late else ""
+                found.append(Action(act, name, each.number, each.serial, reason))
+        if self._spawns and now >= self.retry_at:
+            found.append(Action(Act.SPAWN, name, self.count + 1, self.serial))
+        return tuple(found)
+
+    def wake_at(self) -> float | None:
+        """The next moment at which something becomes due without anything else happening."""
+        moments = [
+            deadline[0]
+            for each in self.generations
+            if (deadline := each.child.deadline(self.policy, wanted=self.wants(each))) is not None
+        ]
+        if self._spawns:
+            moments.append(self.retry_at)
+        return min(moments, default=None)
+
+    def _due(self, generation: Generation, now: float) -> Act | None:
+        if not self.stopping and generation.child.state is State.READY:
+            if not generation.linked and self.wants(generation):
+                return Act.LINK
+            if generation.linked and generation.number != self.current and not generation.fencing:
+                return Act.FENCE
+        return generation.child.due(self.policy, now, wanted=self.wants(generation))
+
+    @property
+    def _spawns(self) -> bool:
+        """Whether a generation is missing. A successor that was given up but still lives holds the next one back."""
+        if self.stopping or self.held or (self.refusal is not None and self.proven is None):
+            return False
+        return not any(
+            each.serial == self.serial if each.number == self.current else not each.linked for each in self.generations
+        )
+
+    # What happened, told by whoever acted.
+
+    def spawned(self, number: int, pid: int, now: float) -> Rollout:
+        """Generation `number` of the wanted serial runs as process `pid`."""
+        child = Child(pid=pid, spawned_at=now)
+        generation = Generation(number=number, serial=self.serial, child=child)
+        return replace(self, generations=(*self.generations, generation), count=number)
+
+    def became_ready(self, number: int, now: float) -> Rollout:
+        """It answered a probe on its own socket. Told too late (it was asked to stop meanwhile), it changes nothing."""
+        found = self.generation(number)
+        if found is None or found.child.state is not State.STARTING:
+            return self
+        return self._with(replace(found, child=replace(found.child, ready_at=now)))
+
+    def became_current(self, number: int) -> Rollout:
+        """The link points to it now: its serial is proven."""
+        found = self.generation(number)
+        if found is None:
+            return self
+        linked = self._with(replace(found, linked=True))
+        return replace(linked, current=number, proven=found.serial)
+
+    def began_fence(self, number: int) -> Rollout:
+        """A fence is on its way to the generation that the link has left."""
+        found = self.generation(number)
+        return self if found is None else self._with(replace(found, fencing=True))
+
+    def ended_fence(self, number: int) -> Rollout:
+        """The fence was answered, or waited for as long as it may take: the generation may be retired."""
+        found = self.generation(number)
+        return self if found is None else self._with(replace(found, fenced=True))
+
+    def after(self, act: Act, number: int, now: float) -> Rollout:
+        """It was asked to stop, or killed."""
+        found = self.generation(number)
+        return self if found is None else self._with(replace(found, child=found.child.after(act, now)))
+
+    def failed(self, number: int, reason: str, now: float) -> Rollout:
+        """It runs but will not become ready (its probe says so): refused at once, without waiting for the timeout."""
+        found = self.generation(number)
+        if found is None or found.child.state is not State.STARTING or not self.wants(found):
+            return self
+        return self._refused(found, reason, now)
+
+    def ended(self, number: int, reason: str, now: float) -> Rollout:
+        """Its process is gone. Refused if it never was ready; restarted if it served; forgotten if it was retired."""
+        found = self.generation(number)
+        if found is None:
+            return self
+        judged = self._judged(found, reason, now)
+        rest = tuple(each for each in self.generations if each.number != number)
+        return replace(judged, generations=rest, current=None if number == self.current else self.current)
+
+    def _judged(self, generation: Generation, reason: str, now: float) -> Rollout:
+        """What its end means for what is wanted next."""
+        if not self.wants(generation) or (generation.linked and generation.number != self.current):
+            return self
+        if not generation.linked:
+            return self._refused(generation, reason, now)
+        failures = 1 if generation.child.was_stable(self.policy, now) else self.failures + 1
+        retry_at = now + pause(self.policy, failures)
+        return replace(self, failures=failures, restarts=self.restarts + 1, retry_at=retry_at)
+
+    def _refused(self, generation: Generation, reason: str, now: float) -> Rollout:
+        """A successor did not come up: want again what was proven, or nothing if nothing ever was."""
+        failures = self.failures + 1
+        again = generation.serial == self.proven  # a restart of what once served: not refused, tried on and on
+        return replace(
+            self._with(replace(generation, refused=True)),
+            serial=self.serial if self.proven is None else self.proven,
+            refusal=self.refusal if again else Refusal(generation.serial, generation.number, reason),
+            failures=failures,
+            restarts=self.restarts + again,
+            retry_at=now + pause(self.policy, failures),
+        )
+
+    def _with(self, generation: Generation) -> Rollout:
+        changed = tuple(generation if each.number == generation.number else each for each in self.generations)
+        return replace(self, generations=changed)
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """The rollouts of a stack by service name. A tier starts once all below it are proven and stops before them."""
+
+    rollouts: dict[str, Rollout] = field(default_factory=dict)
+    stopping: bool = False
+
+    def actions(self, now: float) -> tuple[Action, ...]:
+        """All that is due at this moment."""
+        return tuple(action for name, rollout in self._led().items() for action in rollout.actions(name, now))
+
+    def wake_at(self) -> float | None:
+        """The next moment at which something becomes due without anything else happening."""
+        moments = (rollout.wake_at() for rollout in self._led().values())
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def with_rollout(self, name: str, rollout: Rollout) -> Fleet:
+        """The same stack with one service's rollout replaced."""
+        return replace(self, rollouts={**self.rollouts, name: rollout})
+
+    def without(self, name: str) -> Fleet:
+        """The same stack without one service, whose last process is gone."""
+        return replace(self, rollouts={key: each for key, each in self.rollouts.items() if key != name})
+
+    def stopped(self) -> Fleet:
+        """The same stack, wanted to stop."""
+        return replace(self, stopping=True)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no process is left."""
+        return not any(rollout.generations for rollout in self.rollouts.values())
+
+    @property
+    def gave_up(self) -> tuple[str, Refusal] | None:
+        """The service that never came up, and why, if there is one."""
+        return next(
+            (
+                (name, rollout.refusal)
+                for name, rollout in self.rollouts.items()
+                if rollout.refusal is not None and rollout.proven is None
+            ),
+            None,
+        )
+
+    def _led(self) -> dict[str, Rollout]:
+        """The rollouts, each told what follows for it from its tier.
+
+        Held are those above a tier that is not proven yet, and in a full stop all. Then those are told to stop whose
+        turn it is: the highest tier that still has a process, and above.
+        """
+        rollouts = self.rollouts.items()
+        if self.stopping:
+            turn = max((each.tier for _, each in rollouts if each.generations), default=0)
+            return {
+                name: replace(each, held=True, stopping=each.stopping or each.tier >= turn) for name, each in rollouts
+            }
+        unproven = min((each.tier for _, each in rollouts if each.proven is None), default=None)
+        return {
+            name: replace(each, held=True) if unproven is not None and each.tier > unproven else each
+            for name, each in rollouts
+        }
+
+
+def _known(moment: float | None) -> float:
+    """A time that the state guarantees to be there."""
+    if moment is None:
+        raise AssertionError("a process in this state has this time")
+    return moment

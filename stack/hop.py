@@ -1,0 +1,247 @@
+"""One request over one hop: ask an address in a protocol, read the answer. The client's side of a probe.
+
+`request` and `answer` are pure; `ask` does the talking with a plain socket, `ask_async` with asyncio. The connection is
+used once: the request says `Connection: close`, the answer ends where the stream ends (or its Content-Length does).
+
+Standard library only: the supervisor uses it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import struct
+import time
+from dataclasses import dataclass
+
+from stack.desired import Probe
+
+__all__ = [
+    "Answer",
+    "NoAnswerError",
+    "Result",
+    "answer",
+    "ask",
+    "ask_async",
+    "check",
+    "check_async",
+    "judged",
+    "request",
+]
+
+MOST = 1 << 20  # bytes of an answer that are read; the rest is not needed to know that it came
+STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: [^\r\n]*)?\r?\n")  # RFC 9112, section 4
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back. Header names are in small letters; `seconds` from connect to the end of what was read."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    seconds: float
+
+
+class NoAnswerError(Exception):
+    """Nothing, or nothing of the protocol, came back. `connected` tells whether anybody took the connection."""
+
+    def __init__(self, message: str, *, connected: bool) -> None:
+        super().__init__(message)
+        self.connected = connected
+
+
+def request(protocol: str, host: str, path: str) -> bytes:
+    """A GET as bytes, in `http` (RFC 9112) or `uwsgi` (its packet: modifier1 0, size, modifier2 0, pairs)."""
+    if protocol == "http":
+        return (
+            f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: stackctl\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+        ).encode("latin-1")
+    if protocol != "uwsgi":
+        raise ValueError(f"no client for the protocol {protocol!r}")
+    location, _, query = path.partition("?")
+    name, _, port = host.rpartition(":") if re.search(r":[0-9]+$", host) else (host, "", "80")
+    variables = {
+        "REQUEST_METHOD": "GET",
+        "REQUEST_URI": path,
+        "PATH_INFO": location,
+        "QUERY_STRING": query,
+        "CONTENT_TYPE": "",
+        "CONTENT_LENGTH": "",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "SERVER_NAME": name,
+        "SERVER_PORT": port,
+        "REMOTE_ADDR": "127.0.0.1",
+        "REQUEST_SCHEME": "http",
+        "HTTP_HOST": host,
+        "HTTP_USER_AGENT": "stackctl",
+        "HTTP_ACCEPT": "*/*",
+    }
+    pairs = b"".join(_sized(each) for pair in variables.items() for each in pair)
+    return struct.pack("<BHB", 0, len(pairs), 0) + pairs
+
+
+def answer(received: bytes, seconds: float) -> Answer | None:
+    """The answer at the start of these bytes; None while its head is incomplete.
+
+    Raises:
+        NoAnswerError: this does not begin like an answer.
+    """
+    head, end, body = received.partition(b"\r\n\r\n")
+    if not end:
+        if len(received) >= 12 and not received.startswith(b"HTTP/1."):
+            raise NoAnswerError(f"it answered something that is not HTTP: {received[:40]!r}", connected=True)
+        return None
+    found = STATUS_LINE.match(head + b"\r\n")
+    if not found:
+        raise NoAnswerError(f"it answered something that is not HTTP: {received[:40]!r}", connected=True)
+    lines = (head + b"\r\n")[found.end() :].decode("latin-1").splitlines()
+    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    return Answer(int(found[1]), headers, body, seconds)
+
+
+def ask(address: str, protocol: str, host: str, path: str, within: float) -> Answer:
+    """Ask over a socket of its own; `within` seconds for everything.
+
+    Raises:
+        NoAnswerError: nobody listens, it took too long, or what came back is no answer.
+    """
+    began = time.monotonic()
+    kind, where = _target(address)
+    received = b""
+    with socket.socket(kind, socket.SOCK_STREAM) as connection:
+        connection.settimeout(within)
+        connected = False
+        try:
+            connection.connect(where)
+            connected = True
+            connection.sendall(request(protocol, host, path))
+            while not _complete(received):
+                connection.settimeout(max(0.001, within - (time.monotonic() - began)))
+                piece = connection.recv(65536)
+                if not piece:
+                    break
+                received += piece
+        except TimeoutError:
+            raise NoAnswerError(f"no answer within {within:g} s", connected=connected) from None
+        except OSError as error:
+            raise NoAnswerError(_reason(error, connected=connected), connected=connected) from error
+    return _whole(received, time.monotonic() - began)
+
+
+async def ask_async(address: str, protocol: str, host: str, path: str, within: float) -> Answer:
+    """The same as `ask`, without blocking."""
+    began = time.monotonic()
+    connected = False
+    received = b""
+    writer = None
+    try:
+        async with asyncio.timeout(within):
+            kind, where = _target(address)
+            if kind == socket.AF_UNIX:
+                reader, writer = await asyncio.open_unix_connection(str(where))
+            else:
+                reader, writer = await asyncio.open_connection(*where)
+            connected = True
+            writer.write(request(protocol, host, path))
+            while not _complete(received):
+                piece = await reader.read(65536)
+                if not piece:
+                    break
+                received += piece
+    except TimeoutError:
+        raise NoAnswerError(f"no answer within {within:g} s", connected=connected) from None
+    except OSError as error:
+        raise NoAnswerError(_reason(error, connected=connected), connected=connected) from error
+    finally:
+        if writer is not None:
+            writer.close()
+    return _whole(received, time.monotonic() - began)
+
+
+def _sized(text: str) -> bytes:
+    data = text.encode("latin-1", "replace")
+    return struct.pack("<H", len(data)) + data
+
+
+def _target(address: str) -> tuple[socket.AddressFamily, str | tuple[str, int]]:
+    if address.startswith("unix:"):
+        return socket.AF_UNIX, address.removeprefix("unix:")
+    host, _, port = address.rpartition(":")
+    if host.startswith("["):
+        return socket.AF_INET6, (host.strip("[]"), int(port))
+    return socket.AF_INET, (host, int(port))
+
+
+def _complete(received: bytes) -> bool:
+    """Whether there is no need to read on."""
+    head, end, body = received.partition(b"\r\n\r\n")
+    if not end:
+        return len(received) >= MOST
+    length = re.search(rb"\r\ncontent-length:[ \t]*([0-9]+)", head.lower())
+    return len(body) >= (int(length[1]) if length else MOST)
+
+
+def _whole(received: bytes, seconds: float) -> Answer:
+    if not received:
+        raise NoAnswerError("it closed the connection without an answer", connected=True)
+    found = answer(received, seconds)
+    if found is None:
+        raise NoAnswerError("it closed the connection in the middle of its answer", connected=True)
+    return found
+
+
+def _reason(error: OSError, *, connected: bool) -> str:
+    if connected:
+        return f"the connection broke: {error.strerror or error}"
+    return {
+        FileNotFoundError: "the socket does not exist",
+        ConnectionRefusedError: "nobody listens there",
+        PermissionError: "permission denied on the socket or a directory above it",
+    }.get(type(error), f"cannot connect: {error.strerror or error}")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a probe saw. `problem` is empty if the hop works."""
+
+    probe: Probe
+    saw: str
+    problem: str
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the hop works."""
+        return not self.problem
+
+
+def check(probe: Probe) -> Result:
+    """Tries a hop."""
+    began = time.monotonic()
+    try:
+        return judged(probe, ask(probe.address, probe.protocol, probe.host, probe.path, probe.within))
+    except NoAnswerError as error:
+        return Result(probe, "", str(error), time.monotonic() - began)
+
+
+async def check_async(probe: Probe) -> Result:
+    """The same as `check`, without blocking."""
+    began = time.monotonic()
+    try:
+        return judged(probe, await ask_async(probe.address, probe.protocol, probe.host, probe.path, probe.within))
+    except NoAnswerError as error:
+        return Result(probe, "", str(error), time.monotonic() - began)
+
+
+def judged(probe: Probe, came: Answer) -> Result:
+    """Whether this answer is what the probe wants."""
+    problem = ""
+    if probe.status and came.status != probe.status:
+        problem = f"answered {came.status} to GET {probe.path}, not {probe.status}"
+    elif came.status >= 500:
+        problem = f"answered {came.status} to GET {probe.path}"
+    elif probe.header and not re.fullmatch(probe.pattern, came.headers.get(probe.header, "")):
+        problem = f"GET {probe.path} was answered, but not by the web server: its {probe.header} is missing"
+    return Result(probe, f"{came.status}, {len(came.body)} bytes", problem, came.seconds)

@@ -1,0 +1,123 @@
+"""The running stack of a project: found, asked, changed, ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stack import config as settings
+from stack import desired, files
+from stack.config import Override
+from stack.desired import Plan
+from stack.errors import StackError, UnhealthyError
+from stack.facts import runtime_dir
+from stack.operations import ports
+from stack.operations.prepare import Prepared, prepare_loaded
+from stack.supervisor import control, place
+
+__all__ = ["Running", "down", "find", "reload", "replan", "require"]
+
+QUICKLY = 5.0  # seconds in which a supervisor that is well answers a question
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A stack that runs, as its supervisor tells; `status` is documented in docs/commands.md."""
+
+    plan: Plan
+    status: dict[str, Any]
+
+
+def find(project: Path) -> Running | None:
+    """The project's running stack, if there is one.
+
+    Raises:
+        UnhealthyError: there is a supervisor, but it does not answer.
+    """
+    where = _where(project)
+    try:
+        answer = control.call(where, {"do": "status"}, QUICKLY)
+    except control.Nobody as error:
+        try:
+            os.close(place.take(where))
+        except place.Taken as taken:
+            raise UnhealthyError(
+                f"the supervisor (pid {taken.owner.get('pid', '?')}) does not answer: {error}",
+                "It may be starting or stopping; if it stays so: `kill -9` it, and `stackctl up`.",
+            ) from None
+        except OSError:
+            return None
+        place.leave(where)  # a killed run left it
+        return None
+    return Running(desired.from_json(answer["plan"]), answer["status"])
+
+
+def require(project: Path) -> Running:
+    """The project's running stack.
+
+    Raises:
+        StackError: there is none.
+    """
+    running = find(project)
+    if running is None:
+        raise StackError(f"no stack of {project} is running", "`stackctl up` starts it.")
+    return running
+
+
+def replan(project: Path, running: Running, flags: Sequence[Override] = ()) -> Prepared:
+    """A new plan for a running stack: the file as it is now, under what the stack was started with, under `flags`."""
+    remembered = tuple(Override(*each) for each in running.plan.overrides)
+    return prepare_loaded(settings.load(project, (*remembered, *flags)))
+
+
+def reload(project: Path, flags: Sequence[Override] = ()) -> tuple[Prepared, tuple[str, ...]]:
+    """Brings the project's code and settings to its running stack; returns what was done.
+
+    Raises:
+        StackError: something refuses the new; the old serves on, and the files are as they were.
+    """
+    running = require(project)
+    prepared = replan(project, running, flags)
+    plan = prepared.plan
+    if plan.runtime_dir != running.plan.runtime_dir:
+        raise StackError("the stack's name or runtime directory has changed", "`stackctl down`, then `stackctl up`.")
+    for listener in plan.listeners:
+        if listener not in running.plan.listeners:
+            ports.listening(listener.address, listener.backlog).close()  # says who has it
+    files.validate(plan)
+    written = files.write(plan)
+    try:
+        answer = control.call(plan.runtime_dir, {"do": "apply", "plan": desired.to_json(plan), "fresh": True})
+    except BaseException:
+        written.put_back()
+        raise
+    if not answer["ok"]:
+        written.put_back()
+        raise StackError(f"nothing was changed, the old code serves on: {answer['message']}", answer["hint"], answer["detail"])
+    return prepared, tuple(answer["changes"])
+
+
+def down(project: Path) -> bool:
+    """Ends the project's stack, and waits until it is gone; whether there was one."""
+    where = _where(project)
+    try:
+        control.call(where, {"do": "stop"}, QUICKLY)
+    except control.Nobody:
+        return find(project) is not None
+    while True:
+        with contextlib.suppress(OSError):
+            os.close(place.take(where))
+            place.leave(where)
+            return True
+        if not Path(where).exists():
+            return True
+        time.sleep(0.02)
+
+
+def _where(project: Path) -> str:
+    return runtime_dir(settings.load(project, settings.environment_overrides(os.environ)).config, os.environ)

@@ -1,0 +1,140 @@
+"""`up`: from a project to a running stack."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from stack import files
+from stack.config import Override
+from stack.desired import Plan
+from stack.errors import StackError, UnhealthyError
+from stack.facts import runtime_dir
+from stack.operations import ports
+from stack.operations.prepare import Prepared, load, prepare_loaded
+from stack.supervisor import place
+
+__all__ = ["Say", "up_detached", "up_in_the_foreground"]
+
+Say = Callable[[Prepared], None]
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def up_in_the_foreground(project: Path, flags: Sequence[Override], say: Say) -> NoReturn:
+    """Becomes the supervisor: the same process, so its pid and its exit status are the stack's.
+
+    Raises:
+        StackError: the stack cannot be started; nothing is left of it.
+    """
+    with _prepared(project, flags) as (prepared, lock, listeners):
+        say(prepared)
+        # From here until the supervisor has its handlers, a signal waits.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        for descriptor in (lock, *listeners.values()):
+            os.set_inheritable(descriptor, True)
+        argv = _command(prepared.plan, lock, listeners)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execv(argv[0], argv)
+
+
+def up_detached(project: Path, flags: Sequence[Override], say: Say) -> Plan:
+    """Starts the supervisor in the background; returns once the site answers.
+
+    Raises:
+        StackError: the stack cannot be started, or does not answer; nothing is left of it.
+    """
+    with _prepared(project, flags) as (prepared, lock, listeners):
+        say(prepared)
+        reading, writing = os.pipe()
+        argv = [*_command(prepared.plan, lock, listeners), "--report", str(writing)]
+        supervisor = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            pass_fds=(lock, writing, *listeners.values()),
+        )
+        os.close(writing)
+        try:
+            with os.fdopen(reading, encoding="utf-8") as stream:
+                told = stream.read()
+        except BaseException:
+            supervisor.terminate()
+            supervisor.wait()
+            raise
+        outcome = _outcome(told)
+        if not outcome["ok"]:
+            supervisor.wait()
+            kind = UnhealthyError if outcome["exit_code"] == UnhealthyError.exit_code else StackError
+            raise kind(outcome["message"], outcome["hint"], outcome["detail"])
+        supervisor.returncode = 0  # it goes on without us; not to be waited for
+        return prepared.plan
+
+
+@contextlib.contextmanager
+def _prepared(project: Path, flags: Sequence[Override]) -> Iterator[tuple[Prepared, int, dict[str, int]]]:
+    """Everything up to the first process: the lock, the plan, the public sockets, the files. Undone on an error."""
+    loaded = load(project, flags)
+    where = runtime_dir(loaded.config, os.environ)
+    lock = _lock(where)
+    plan = None
+    try:
+        prepared = prepare_loaded(loaded)
+        plan = prepared.plan
+        with contextlib.ExitStack() as opened:
+            listeners = {
+                each.address: opened.enter_context(ports.listening(each.address, each.backlog)).fileno()
+                for each in plan.listeners
+            }
+            files.validate(plan)
+            files.write(plan)
+            place.remember(plan)
+            yield prepared, lock, listeners
+    except BaseException:
+        place.leave(where)
+        raise
+    finally:
+        os.close(lock)
+
+
+def _lock(where: str) -> int:
+    try:
+        place.enter(where)
+        lock = place.take(where)
+    except place.Taken as taken:
+        pid, since = taken.owner.get("pid", "?"), taken.owner.get("since", time.time())
+        began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since))
+        raise StackError(
+            f"this project's stack is running already: pid {pid}, since {began}",
+            "`stackctl reload` brings your changes, `stackctl status` shows it, `stackctl down` ends it.",
+        ) from None
+    except OSError as error:
+        raise StackError(
+            f"the runtime directory {where} cannot be used: {error}", "Another place: --set stack.runtime_dir=DIR."
+        ) from error
+    place.sign(lock, os.getpid(), time.time())
+    return lock
+
+
+def _command(plan: Plan, lock: int, listeners: dict[str, int]) -> list[str]:
+    """-P: the project may have a stack.py of its own, which is not to be mistaken for us."""
+    argv = [sys.executable, "-P", "-m", "stack.supervisor", plan.runtime_dir, "--lock", str(lock)]
+    return argv + [f"--listener={address}={descriptor}" for address, descriptor in listeners.items()]
+
+
+def _outcome(told: str) -> dict[str, Any]:
+    try:
+        outcome: dict[str, Any] = json.loads(told)
+    except ValueError:
+        return {"ok": False, "message": "the supervisor ended without a word", "hint": "", "detail": "", "exit_code": 1}
+    return outcome

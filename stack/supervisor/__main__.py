@@ -1,0 +1,71 @@
+"""`python -m stack.supervisor RUNTIME_DIR`: takes over from `stackctl up`, which has written the plan and got the lock.
+
+The descriptors of the lock and of the public sockets are inherited and named on the command line. In the foreground
+this is the same process that the user started, so its pid, its terminal and its exit status are what they expect.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import socket
+import sys
+import time
+
+from stack import errors
+from stack.supervisor import place, runner
+from stack.supervisor.log import Log
+from stack.supervisor.supervisor import Outcome, Supervisor
+
+
+def main() -> int:
+    """Runs the stack until it is stopped; returns the exit code."""
+    arguments = _arguments()
+    plan = place.recall(arguments.runtime_dir)
+    listeners = dict(_listener(each) for each in arguments.listener)
+    _keep_to_ourselves()
+    place.sign(arguments.lock, os.getpid(), time.time())
+    place.prepare(plan)
+    runner.adopt_orphans()
+    log = Log(plan.log, echo=arguments.report is None)
+
+    def announce(outcome: Outcome) -> None:
+        if arguments.report is not None:
+            with os.fdopen(arguments.report, "w", encoding="utf-8") as stream:
+                json.dump(outcome.as_json(), stream)
+        elif not outcome.message:
+            print(plan.welcome(), file=sys.stderr, flush=True)  # noqa: T201 - the foreground is a terminal's
+        else:
+            print(errors.told(outcome.message, outcome.detail, outcome.hint), file=sys.stderr, flush=True)  # noqa: T201
+
+    return asyncio.run(Supervisor(plan, listeners, log, announce).run())
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m stack.supervisor", description="Started by `stackctl up`.")
+    parser.add_argument("runtime_dir")
+    parser.add_argument("--lock", type=int, required=True, help="descriptor that holds the stack's lock")
+    parser.add_argument("--listener", action="append", default=[], help="HOST:PORT=DESCRIPTOR of a listening socket")
+    parser.add_argument("--report", type=int, help="descriptor to report to (detached); without: the foreground")
+    return parser.parse_args()
+
+
+def _listener(text: str) -> tuple[str, socket.socket]:
+    address, _, descriptor = text.rpartition("=")
+    return address, socket.socket(fileno=int(descriptor))
+
+
+def _keep_to_ourselves() -> None:
+    """Nothing that we inherited is inherited further, except 0-2; what a service gets, it gets on purpose."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            try:
+                os.set_inheritable(int(name), False)
+            except OSError:
+                continue  # the descriptor of this very listing
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""The runtime directory: sockets, links, the lock and the plan of a running stack. What is in it dies with the stack.
+
+Nothing in it is followed or trusted that somebody else could have put there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pwd
+import stat
+from pathlib import Path
+from typing import Any
+
+from stack import desired
+from stack.desired import Plan
+
+__all__ = ["Taken", "enter", "leave", "link", "read", "remember", "take"]
+
+LOCK = "lock"
+PLAN = "plan.json"
+
+
+class Taken(OSError):  # noqa: N818 - it says what the lock is
+    """Another supervisor holds the lock. `owner` is what it wrote: its `pid`, and `since` when (epoch seconds)."""
+
+    def __init__(self, owner: dict[str, Any]) -> None:
+        super().__init__("the lock is taken")
+        self.owner = owner
+
+
+def enter(runtime_dir: str) -> None:
+    """Makes the runtime directory, and refuses one that is not ours alone to write.
+
+    Raises:
+        OSError: it cannot be made, or somebody else owns it or the directory that it is in.
+    """
+    where = Path(runtime_dir)
+    shared = 0o755 if os.geteuid() == 0 else 0o700
+    for directory, mode in ((where.parent, shared), (where, 0o711 if os.geteuid() == 0 else 0o700)):
+        with contextlib.suppress(FileExistsError):
+            directory.mkdir(mode=mode, parents=True)
+        found = directory.lstat()
+        if not stat.S_ISDIR(found.st_mode):
+            raise OSError(f"{directory} is not a directory")
+        if directory == where and found.st_uid != os.geteuid():
+            raise OSError(f"{directory} belongs to another user (uid {found.st_uid})")
+
+
+def take(runtime_dir: str) -> int:
+    """The lock, as a descriptor that holds it until the last process that has it ends.
+
+    Raises:
+        Taken: another supervisor has it.
+    """
+    path = Path(runtime_dir, LOCK)
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(handle, 4096, 0)
+            os.close(handle)
+            raise Taken(json.loads(owner) if owner else {}) from None
+        # Whoever held it may have removed the file between our open and our lock: then this lock locks nothing.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), path.stat()):
+                return handle
+        os.close(handle)
+
+
+def sign(handle: int, pid: int, since: float) -> None:
+    """Writes into the lock who holds it."""
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, json.dumps({"pid": pid, "since": since}).encode(), 0)
+
+
+def prepare(plan: Plan) -> None:
+    """Room for the sockets, without anything that a killed run left behind."""
+    sockets = Path(plan.runtime_dir, "sockets")
+    with contextlib.suppress(FileExistsError):
+        sockets.mkdir(mode=0o700)
+    for path in sockets.iterdir():
+        path.unlink()
+    if plan.user and os.geteuid() == 0:
+        found = pwd.getpwnam(plan.user)
+        os.chown(sockets, found.pw_uid, found.pw_gid, follow_symlinks=False)
+
+
+def remember(plan: Plan) -> None:
+    """Keeps the plan, so that what was started with which flags can be asked of the disk as well."""
+    path = Path(plan.runtime_dir, PLAN)
+    fresh = path.with_name(PLAN + ".new")
+    fresh.unlink(missing_ok=True)
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        stream.write(desired.to_json(plan))
+    fresh.replace(path)
+
+
+def recall(runtime_dir: str) -> Plan:
+    """The plan that was kept.
+
+    Raises:
+        OSError, ValueError: there is none, or it is not one of this version.
+    """
+    return desired.from_json(Path(runtime_dir, PLAN).read_text("utf-8"))
+
+
+def link(path: str, target: str) -> None:
+    """Lets the link point to a socket beside it, in one step: there is no moment without a link."""
+    fresh = Path(path + ".new")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(Path(target).name)
+    fresh.replace(path)
+
+
+def read(path: str) -> str:
+    """The text of a small file, empty if there is none."""
+    try:
+        return Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def leave(runtime_dir: str) -> None:
+    """Removes all of it. The lock's file goes last, and the lock itself with the process."""
+    where = Path(runtime_dir)
+    sockets = where / "sockets"
+    mine = [*(sockets.iterdir() if sockets.is_dir() else ()), *where.glob("*.pid"), where / PLAN, where / "control.sock"]
+    for path in [*mine, where / LOCK]:
+        with contextlib.suppress(OSError):
+            path.unlink()
+    for directory in (sockets, where):
+        with contextlib.suppress(OSError):
+            directory.rmdir()

@@ -1,0 +1,167 @@
+"""Forks, signals, reaps. The only place that does; what to do to which process is decided elsewhere.
+
+A service gets a session of its own (a Ctrl-C in the terminal reaches the supervisor alone), no descriptor but 0-2 and
+the listeners that it is promised, and a signal from the kernel should the supervisor die (PR_SET_PDEATHSIG).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import pwd
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from dotenv import dotenv_values
+
+from stack.desired import Service
+
+__all__ = ["Ended", "Spawned", "adopt_orphans", "ended", "generation_socket", "reap", "spawn", "tell", "tell_group"]
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+PRIVATE = ("STACKCTL_", "LISTEN_", "NOTIFY_SOCKET", "NGINX", "WATCHDOG_")  # meant for us, not for a service
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """A process, and the end of the pipe from which its stdout and stderr are read."""
+
+    pid: int
+    output: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A process that is gone, and how it went, in words."""
+
+    pid: int
+    reason: str
+
+
+def adopt_orphans() -> None:
+    """Processes whose parent died become ours: nginx's workers outlive a killed master and would keep its port."""
+    _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def generation_socket(service: Service, number: int) -> str:
+    """The path of the socket of a service's own generation: `app.g7.sock` beside `app.sock`."""
+    return f"{service.link.removesuffix('.sock')}.g{number}.sock"
+
+
+def spawn(service: Service, number: int, listeners: Mapping[str, int]) -> Spawned:
+    """Starts generation `number` of a service. `listeners` are the public sockets' descriptors by address.
+
+    Raises:
+        OSError: no process or pipe can be made, or the env file cannot be read.
+    """
+    argv = [_filled(each, service, number) for each in service.argv]
+    handed = [listeners[address] for address in service.listeners]
+    environment = _environment(service)
+    if service.listeners_variable:
+        environment[service.listeners_variable] = "".join(f"{3 + index};" for index in range(len(handed)))
+    parent = os.getpid()
+    reading, writing = os.pipe()
+    # No signal may reach a handler of ours in the child: it would write into the supervisor's own wake-up pipe.
+    before = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _become(service, argv, environment, handed, writing, parent)
+    except OSError:
+        os.close(reading)
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.close(writing)
+    os.set_blocking(reading, False)
+    return Spawned(pid, reading)
+
+
+def reap(farewell: Callable[[int], str]) -> Iterator[Ended]:
+    """Every child that has ended, adopted ones too.
+
+    What a process leaves behind in its group (nginx's workers outlive their master) gets the signal that `farewell`
+    names for its pid, if it names one; before the process is reaped, while the group's number cannot be anybody else's.
+    """
+    while True:
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if found is None:
+            return
+        if name := farewell(found.si_pid):
+            tell_group(found.si_pid, name)
+        _, status = os.waitpid(found.si_pid, 0)
+        yield Ended(found.si_pid, ended(status))
+
+
+def ended(status: int) -> str:
+    """A wait status in words."""
+    if not os.WIFSIGNALED(status):
+        return f"exit code {os.waitstatus_to_exitcode(status)}"
+    number = os.WTERMSIG(status)
+    name = signal.Signals(number).name if number in signal.valid_signals() else f"signal {number}"
+    return f"{name} (the kernel, if memory ran out; or somebody)" if number == signal.SIGKILL else name
+
+
+def tell(pid: int, name: str) -> None:
+    """Sends a signal, named without SIG, to a process that may be gone already."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.Signals[f"SIG{name}"])
+
+
+def tell_group(pid: int, name: str) -> None:
+    """Sends a signal to all that is left of a process's group."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.Signals[f"SIG{name}"])
+
+
+def _filled(text: str, service: Service, number: int) -> str:
+    return text.replace("{socket}", generation_socket(service, number)).replace("{generation}", str(number))
+
+
+def _environment(service: Service) -> dict[str, str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(PRIVATE)}
+    if service.env_file:
+        with open(service.env_file, encoding="utf-8") as stream:  # noqa: PTH123 - its error names the file
+            found = dotenv_values(stream=stream)
+        environment |= {name: value for name, value in found.items() if value is not None}
+    return environment | service.env
+
+
+def _become(
+    service: Service, argv: list[str], environment: dict[str, str], handed: list[int], output: int, parent: int
+) -> None:
+    """In the child: everything between fork and exec. Never returns."""
+    try:
+        os.setsid()
+        moved = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 64) for each in (output, *handed)]
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        for target, source in enumerate([nothing, moved[0], moved[0], *moved[1:]]):
+            os.dup2(source, target, inheritable=True)
+        if service.user:
+            found = pwd.getpwnam(service.user)
+            os.initgroups(found.pw_name, found.pw_gid)
+            os.setgid(found.pw_gid)
+            os.setuid(found.pw_uid)
+            environment |= {"HOME": found.pw_dir, "USER": found.pw_name, "LOGNAME": found.pw_name}
+        # After the change of user, which clears it.
+        _libc.prctl(PR_SET_PDEATHSIG, int(signal.Signals[f"SIG{service.orphan_signal}"]), 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        os.chdir(service.cwd)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.execvpe(argv[0], argv, environment)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, this process must not go on as a second supervisor
+        os.write(2, f"{argv[0]} cannot be started: {error}\n".encode())
+    finally:
+        os._exit(127)

@@ -1,0 +1,44 @@
+"""What a web server is told of a stack: addresses, names, folders and the apps behind. Nothing of any app server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stack.facts import Static
+
+__all__ = ["Front", "Site", "Upstream"]
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """An app as seen from the web server: the link to connect to, the protocol to speak, how long to wait (seconds)."""
+
+    name: str
+    link: str
+    protocol: str
+    read_timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where clients connect, and who answers. `listen` are `HOST:PORT`, `max_body` is in bytes."""
+
+    name: str
+    listen: tuple[str, ...]
+    server_names: tuple[str, ...]
+    max_body: int
+    statics: tuple[Static, ...]
+    app: Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """Everything that faces the clients. `stop_within` is in seconds."""
+
+    name: str
+    state_dir: str
+    runtime_dir: str
+    apps: tuple[Upstream, ...]
+    sites: tuple[Site, ...]
+    stop_within: float
+    user: str

@@ -1,0 +1,93 @@
+"""nginx: its files, the command that checks them and the one that runs them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from stack.desired import Check, File, Service, digest
+from stack.facts import Facts
+from stack.render import nginx_quoted, render
+from stack.webservers.front import Front, Site, Upstream
+
+PROTOCOLS: tuple[str, ...] = ("uwsgi", "http")
+MINIMUM = (1, 18)
+"""The oldest nginx that is tested: Ubuntu 20.04's. Debian 12 has 1.22."""
+ASSUMED = (1, 22)
+"""Rendered for when there is no nginx here to ask; `nginx-conf` may be meant for another machine."""
+
+
+def site_file(front: Front, facts: Facts) -> str:
+    """Upstreams and server blocks: no default_server, every http-level name prefixed, valid in any http block."""
+    prefix = "stackctl_" + front.name.replace("-", "_")
+    apps = {each.name: _upstream(each, prefix) for each in front.apps}
+    return render(
+        "nginx/site.conf.j2",
+        name=front.name,
+        version=facts.nginx.version if facts.nginx else ASSUMED,
+        dollar=f"{prefix}_dollar"
+        if any("$" in static.folder for site in front.sites for static in site.statics)
+        else "",
+        apps=list(apps.values()),
+        sites=[_site(each, apps[each.app.name]) for each in front.sites],
+    )
+
+
+def files(front: Front, facts: Facts) -> tuple[File, ...]:
+    """A private nginx.conf, and the site file that it includes."""
+    main = render("nginx/nginx.conf.j2", name=front.name, user=front.user, stop_within=front.stop_within)
+    return (File("nginx/nginx.conf", main), File("nginx/site.conf", site_file(front, facts)))
+
+
+def check(facts: Facts) -> Check:
+    """`nginx -t`, which acts a little: it opens logs and writes a pid file, so both have a place beside the files."""
+    return Check("nginx -t", (*_command(facts, "{files}"), "-t", "-q", "-g", "pid tmp/nginx/check.pid;"))
+
+
+def service(front: Front, facts: Facts) -> Service:
+    """Run nginx in the foreground. Its public sockets come from the supervisor by nginx's own upgrade variable, NGINX."""
+    pid_file = f"{front.runtime_dir}/nginx.g{{generation}}.pid"
+    return Service(
+        name="nginx",
+        tier=1,
+        argv=(*_command(facts, front.state_dir), "-g", f"daemon off; pid {nginx_quoted(pid_file)};"),
+        cwd=front.state_dir,
+        pid_file=pid_file,
+        listeners=tuple(dict.fromkeys(address for site in front.sites for address in site.listen)),
+        listeners_variable="NGINX",
+        reads=digest(files(front, facts)),
+        reload_signal="HUP",
+        stop_signal="QUIT",
+        orphan_signal="TERM",
+        stop_within=front.stop_within,
+    )
+
+
+def _command(facts: Facts, prefix: str) -> tuple[str, ...]:
+    program = facts.nginx.path if facts.nginx else "nginx"
+    log = ("-e", "stderr") if not facts.nginx or facts.nginx.version >= (1, 19, 5) else ()
+    return (program, "-p", prefix, "-c", "nginx/nginx.conf", *log)
+
+
+def _upstream(upstream: Upstream, prefix: str) -> dict[str, Any]:
+    name = f"{prefix}_{upstream.name.replace('-', '_')}"
+    return {**dataclasses.asdict(upstream), "upstream": name, "host_variable": f"{name}_host"}
+
+
+def _site(site: Site, app: dict[str, Any]) -> dict[str, Any]:
+    listen = [address.removeprefix("0.0.0.0:") for address in site.listen]
+    return {
+        "listen": listen,
+        "server_names": site.server_names,
+        "max_body": _size(site.max_body),
+        "statics": [{"url": each.url.rstrip("/"), "folder": each.folder.rstrip("/")} for each in site.statics],
+        "app": app,
+    }
+
+
+def _size(count: int) -> str:
+    """Bytes as nginx writes them: 32m rather than 33554432."""
+    for unit, factor in (("m", 1024**2), ("k", 1024)):
+        if count % factor == 0:
+            return f"{count // factor}{unit}"
+    return str(count)

@@ -1,0 +1,184 @@
+"""The addresses to listen on: `unix:PATH`, `HOST:PORT`, `[::1]:PORT` or `fd://N`, and the sockets that they become.
+
+A unix socket is made under a umask that lets only its owner connect. A path where something still listens is left
+alone; one that nobody listens on any more (its server was killed) is replaced. An inherited socket is neither
+shut down nor removed: it belongs to whoever handed it down.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+PATH_LIMIT = 107  # bytes: sun_path of 108 with its final zero
+PORT = re.compile(r"[0-9]{1,5}")
+
+
+class AddressError(Exception):
+    """An address that is malformed, or that cannot be listened on. The message names it and the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen: exactly one of `path`, `host` with `port`, and `fd` is meant."""
+
+    text: str
+    path: str = ""
+    host: str = ""
+    port: int = 0
+    fd: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A listening socket, non-blocking. `inode` tells the unix socket that we made from a later one at its path."""
+
+    address: Address
+    socket: socket.socket
+    inode: tuple[int, int] | None = None
+
+    @property
+    def unix(self) -> bool:
+        """Whether peers are on this machine, admitted by the socket's mode."""
+        return self.socket.family == socket.AF_UNIX
+
+
+def parse(text: str) -> Address:
+    """The address that this text means.
+
+    Raises:
+        AddressError: it is none of the forms.
+    """
+    if text.startswith("unix:"):
+        path = text[5:]
+        if not path:
+            raise AddressError(f"{text}: no path after unix:")
+        if len(os.fsencode(path)) > PATH_LIMIT:
+            raise AddressError(f"{text}: a unix socket's path has at most {PATH_LIMIT} bytes")
+        return Address(text, path=path)
+    if text.startswith("fd://"):
+        if not PORT.fullmatch(text[5:]):
+            raise AddressError(f"{text}: a number of a file descriptor should follow fd://")
+        return Address(text, fd=int(text[5:]))
+    host, colon, port = text.rpartition(":")
+    if not colon or not PORT.fullmatch(port) or int(port) > 65535:
+        raise AddressError(f"{text}: not unix:PATH, HOST:PORT or fd://N")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise AddressError(f"{text}: write an IPv6 address in brackets, as in [::1]:8000")
+    return Address(text, host=host, port=int(port))
+
+
+def listen(address: Address, backlog: int) -> Listener:
+    """Bind and listen.
+
+    Raises:
+        AddressError: it cannot be done, and why.
+    """
+    try:
+        if address.fd is not None:
+            return _inherited(address, backlog)
+        return _unix(address, backlog) if address.path else _tcp(address, backlog)
+    except OSError as error:
+        raise AddressError(f"cannot bind {address.text}: {error.strerror or error}") from error
+
+
+def backlog_most(wanted: int = 2048) -> int:
+    """`wanted` as far as the kernel allows it: it would cut the number silently."""
+    with contextlib.suppress(OSError, ValueError):
+        return min(wanted, int(Path("/proc/sys/net/core/somaxconn").read_text("ascii")))
+    return wanted
+
+
+def refuse_new(listener: Listener) -> None:
+    """Let no further connection into the queue of a unix socket of our own; those in it can still be accepted.
+
+    On Linux that is what shutting down the reading side of a listening unix socket does; the end of its queue then
+    reads as EINVAL. A TCP socket would drop its queue, and an inherited one is not ours.
+    """
+    if listener.inode is not None:
+        with contextlib.suppress(OSError):
+            listener.socket.shutdown(socket.SHUT_RD)
+
+
+def remove(listener: Listener) -> None:
+    """Take the unix socket that we made from the disk, unless another has taken its place."""
+    with contextlib.suppress(OSError):
+        if listener.inode is not None and _inode(listener.address.path) == listener.inode:
+            Path(listener.address.path).unlink()
+
+
+def _inode(path: str) -> tuple[int, int]:
+    status = os.lstat(path)
+    return status.st_dev, status.st_ino
+
+
+def _unix(address: Address, backlog: int) -> Listener:
+    _remove_stale(address)
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    umask = os.umask(0o177)
+    try:
+        made.bind(address.path)
+        made.listen(backlog)
+    except OSError:
+        made.close()
+        raise
+    finally:
+        os.umask(umask)
+    made.setblocking(False)
+    return Listener(address, made, _inode(address.path))
+
+
+def _remove_stale(address: Address) -> None:
+    """Remove a socket that nobody listens on. Whatever else is at the path stays."""
+    try:
+        mode = os.lstat(address.path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise AddressError(f"cannot bind {address.text}: something that is not a socket is there")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # EAGAIN: somebody listens, with a full queue
+        try:
+            probe.connect(address.path)
+        except ConnectionRefusedError:
+            Path(address.path).unlink()
+            return
+        except FileNotFoundError:
+            return
+        except OSError:
+            pass
+    raise AddressError(f"cannot bind {address.text}: something listens there already")
+
+
+def _tcp(address: Address, backlog: int) -> Listener:
+    found = socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, number, _, where = found[0]
+    made = socket.socket(family, kind, number)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
+        made.bind(where)
+        made.listen(backlog)
+    except OSError:
+        made.close()
+        raise
+    made.setblocking(False)
+    return Listener(address, made)
+
+
+def _inherited(address: Address, backlog: int) -> Listener:
+    made = socket.socket(fileno=address.fd)
+    if made.type != socket.SOCK_STREAM:
+        raise AddressError(f"cannot bind {address.text}: not a stream socket")
+    if not made.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        made.listen(backlog)
+    made.set_inheritable(False)  # programs that the app starts shall not hold it
+    made.setblocking(False)
+    return Listener(address, made)

@@ -1,0 +1,137 @@
+"""The WSGI environ of a request (PEP 3333), from an HTTP head or from uwsgi variables.
+
+Over HTTP on a unix socket the peer is this machine's web server, because the socket's mode admits nobody else, and is
+believed: X-Forwarded-For (the rightmost entry, the one that it has added) becomes REMOTE_ADDR, X-Forwarded-Proto
+becomes `wsgi.url_scheme` and HTTPS. X-Forwarded-Host and -Port stay headers. On TCP nothing is believed. Who talks to
+a unix socket without saying for whom is a program on this machine: REMOTE_ADDR is then 127.0.0.1.
+
+Over uwsgi the web server has the last word on the path, for it knows its rewrites and prefixes: PATH_INFO is used as
+sent. nginx's `$document_uri` has repeated slashes merged and dots resolved; who wants the path as the client wrote it
+sends no PATH_INFO, and it is derived from REQUEST_URI. A PATH_INFO that still has the whole path though SCRIPT_NAME
+is sent has the prefix taken off.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from .. import __version__
+from .protocol import ProtocolError
+from .response import FileWrapper
+
+if TYPE_CHECKING:
+    from .http import Head
+
+Environ = dict[str, Any]
+
+UNTOLD = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What the environs of one listening address have in common. `trusted`: its peer's X-Forwarded-* are believed."""
+
+    trusted: bool
+    name: str = "localhost"
+    port: str = ""
+    multithread: bool = True
+    multiprocess: bool = True
+    base: Environ = field(init=False)
+
+    def __post_init__(self) -> None:
+        base = {
+            "SCRIPT_NAME": "",
+            "SERVER_NAME": self.name,
+            "SERVER_SOFTWARE": f"stackctl/{__version__}",
+            "wsgi.version": (1, 0),
+            "wsgi.url_scheme": "http",
+            "wsgi.errors": sys.stderr,
+            "wsgi.multithread": self.multithread,
+            "wsgi.multiprocess": self.multiprocess,
+            "wsgi.run_once": False,
+            "wsgi.file_wrapper": FileWrapper,
+            "wsgi.input_terminated": True,
+        }
+        object.__setattr__(self, "base", base)
+
+
+def of_http(head: Head, origin: Origin, peer: tuple[str, str] | None) -> Environ:
+    """The environ of an HTTP request, but for `wsgi.input`; `peer` is the address and port of a TCP client."""
+    fields = head.fields
+    environ = origin.base.copy()
+    environ.update(fields)
+    environ["REQUEST_METHOD"] = head.method
+    environ["REQUEST_URI"] = head.target
+    path = head.path
+    environ["PATH_INFO"] = unquote(path, "latin-1") if "%" in path else path
+    environ["QUERY_STRING"] = head.query
+    environ["SERVER_PROTOCOL"] = "HTTP/1.1" if head.minor else "HTTP/1.0"
+    if peer is not None:
+        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = peer
+    else:
+        environ["REMOTE_ADDR"] = UNTOLD
+    if origin.trusted:
+        told = fields.get("HTTP_X_FORWARDED_FOR")
+        if told:
+            environ["REMOTE_ADDR"] = told.rpartition(",")[2].strip() or UNTOLD
+        if fields.get("HTTP_X_FORWARDED_PROTO", "").lower() == "https":
+            environ["wsgi.url_scheme"] = "https"
+            environ["HTTPS"] = "on"
+    if origin.port:
+        environ["SERVER_PORT"] = origin.port
+    else:
+        _name_from_host(environ)
+    return environ
+
+
+def of_uwsgi(found: dict[str, str], origin: Origin) -> Environ:
+    """The environ of a uwsgi request, but for `wsgi.input`.
+
+    Raises:
+        ProtocolError: 400, the packet has no REQUEST_METHOD, or neither PATH_INFO nor REQUEST_URI.
+    """
+    environ = origin.base.copy()
+    environ.update(found)
+    uri = found.get("REQUEST_URI")
+    if not found.get("REQUEST_METHOD") or (uri is None and "PATH_INFO" not in found):
+        raise ProtocolError(400, "a uwsgi packet without REQUEST_METHOD, or with neither REQUEST_URI nor PATH_INFO")
+    raw_path, _, query = (uri or "").partition("?")
+    whole = unquote(raw_path, "latin-1")
+    path = found.get("PATH_INFO")
+    prefix = found.get("SCRIPT_NAME", "").rstrip("/")
+    environ["SCRIPT_NAME"] = prefix
+    if path is None or path == whole:
+        path = whole
+        if prefix and (path == prefix or path.startswith(f"{prefix}/")):
+            path = path[len(prefix) :]
+    environ["PATH_INFO"] = path
+    environ.setdefault("QUERY_STRING", query)
+    environ.setdefault("SERVER_PROTOCOL", "HTTP/1.1")
+    if not environ.get("REMOTE_ADDR"):
+        environ["REMOTE_ADDR"] = UNTOLD
+    if found.get("HTTPS", "").lower() in {"on", "1"} or found.get("REQUEST_SCHEME") == "https":
+        environ["wsgi.url_scheme"] = "https"
+        environ["HTTPS"] = "on"
+    if not environ["SERVER_NAME"] or not environ.get("SERVER_PORT"):
+        _name_from_host(environ)
+    return environ
+
+
+def request_line(environ: Environ) -> str:
+    """The request as a line of a log names it, with its id if the web server gave it one."""
+    target = environ.get("REQUEST_URI") or environ.get("PATH_INFO", "")
+    identity = environ.get("HTTP_X_REQUEST_ID")
+    return f"{environ.get('REQUEST_METHOD')} {target}" + (f" (request {identity})" if identity else "")
+
+
+def _name_from_host(environ: Environ) -> None:
+    """SERVER_NAME and SERVER_PORT, which PEP 3333 wants never empty, where nobody told them: from Host, by scheme."""
+    name, colon, port = environ.get("HTTP_HOST", "").rpartition(":")
+    if not colon or not port.isdigit():
+        name, port = f"{name}{colon}{port}", ""
+    environ["SERVER_NAME"] = name or environ["SERVER_NAME"] or "localhost"
+    if not environ.get("SERVER_PORT"):
+        environ["SERVER_PORT"] = port or ("443" if environ["wsgi.url_scheme"] == "https" else "80")

@@ -1,0 +1,313 @@
+"""HTTP/1.1 requests (RFC 9110, RFC 9112): bytes in, heads and body bytes out. No I/O.
+
+`head` looks at all that has arrived of a request; it returns the head once it is complete, None if more is needed,
+or raises ProtocolError. What it says does not depend on how the bytes were split on arrival. Strict where leniency
+lets two servers disagree on where a request ends: no bare CR or LF, no folded lines, no space before a colon, one
+Host, one length.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+from .protocol import ProtocolError
+
+# The limit of nginx's default `large_client_header_buffers` is 4 x 8 KB, of uwsgi packets 64 KB; so much passes here.
+HEAD_LIMIT = 65536
+CHUNK_LINE_LIMIT = 1024
+TRAILER_LIMIT = 8192
+
+# RFC 9110 5.6.2: token = 1*tchar
+TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # noqa: S105 - no password
+# RFC 9112 3: request-line = method SP request-target SP HTTP-version. Targets may hold raw bytes over 0x7f: the RFC
+# has them percent-encoded, but clients send them and web servers pass them on.
+REQUEST_LINE = re.compile(rf"({TOKEN}) ([!-~\x80-\xff]+) HTTP/([0-9])\.([0-9])")
+# RFC 9112 5: field-line = field-name ":" OWS field-value OWS; RFC 9110 5.5: no control characters but tab.
+FIELD_LINE = re.compile(rf"^({TOKEN}):[ \t]*([^\x00-\x08\n-\x1f\x7f]*)\r\n", re.MULTILINE)
+# RFC 9112 2.2: a recipient may refuse a bare CR or LF. A CR at the end may be half of a CRLF.
+BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
+# RFC 9112 3.2.2: absolute-form = scheme "://" authority path-abempty [ "?" query ]
+ABSOLUTE = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE)
+# RFC 9110 7.2, RFC 3986 3.2.2: Host = uri-host [ ":" port ], without "," (which joins two Hosts) and without userinfo
+HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~%!$&'()*+;=]*)(?::[0-9]{0,5})?")
+# RFC 9110 8.6: Content-Length = 1*DIGIT; more digits than these are no length of anything
+LENGTH = re.compile(r"[0-9]{1,18}")
+# RFC 9112 7.1: chunk-size [ chunk-ext ] CRLF
+CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\x00-\x08\n-\x1f\x7f]*)?\r\n")
+
+
+@dataclass(slots=True)
+class Head:
+    """The head of one request.
+
+    `fields` has the header fields by the names that they have in a WSGI environ (HTTP_ACCEPT, CONTENT_TYPE ...), as
+    latin-1 text, repeated ones joined. `path` and `query` are raw. `length` is None if the body comes in chunks.
+    `size` is how many of the bytes were the head.
+    """
+
+    method: str
+    target: str
+    path: str
+    query: str
+    minor: int
+    fields: dict[str, str]
+    length: int | None
+    keep_alive: bool
+    expects_continue: bool
+    size: int
+
+
+def head(buffer: bytes) -> Head | None:
+    """The head that `buffer` begins with; None if it is not complete.
+
+    Raises:
+        ProtocolError: 400, 414, 417, 431, 501 or 505; the connection is of no further use.
+    """
+    # RFC 9112 2.2: ignore one empty line before the request line
+    start = 2 if buffer.startswith(b"\r\n") else 0
+    end = buffer.find(b"\r\n\r\n", start, start + HEAD_LIMIT)
+    if end < 0:
+        _check_beginning(buffer, start)
+        return None
+    line, _, block = buffer[start : end + 2].decode("latin-1").partition("\r\n")
+    method, target, minor = _request_line(line)
+    fields = _fields(block)
+    path, query = _target(method, target, fields)
+    _check_host(fields, minor)
+    expect = fields.get("HTTP_EXPECT")
+    if expect is not None and expect.lower() != "100-continue":
+        raise ProtocolError(417, "an expectation other than 100-continue")
+    length = _length(fields, minor)
+    return Head(
+        method,
+        target,
+        path,
+        query,
+        minor,
+        fields,
+        length,
+        _keep_alive(fields, minor),
+        expect is not None and minor > 0 and length != 0,
+        end + 4,
+    )
+
+
+def _check_beginning(buffer: bytes, start: int) -> None:
+    """Refuse early what cannot become a request any more, so that nobody waits for the rest of it."""
+    line_end = buffer.find(b"\r\n", start)
+    if line_end >= 0:
+        _request_line(buffer[start:line_end].decode("latin-1"))
+    if BARE.search(buffer, start):
+        raise ProtocolError(400, "a bare CR or LF")
+    if len(buffer) - start >= HEAD_LIMIT:
+        if line_end < 0:
+            raise ProtocolError(414, f"a request line over {HEAD_LIMIT} bytes")
+        raise ProtocolError(431, f"a head over {HEAD_LIMIT} bytes")
+
+
+def _request_line(line: str) -> tuple[str, str, int]:
+    found = REQUEST_LINE.fullmatch(line)
+    if found is None:
+        if line.startswith("PROXY "):
+            raise ProtocolError(400, "the PROXY protocol, which is not spoken here")
+        raise ProtocolError(400, "a malformed request line")
+    method, target, major, minor = found.groups()
+    if major != "1":
+        raise ProtocolError(505, f"HTTP/{major}.{minor}")
+    return method, target, int(minor)
+
+
+_keys: dict[str, str] = {}
+
+
+def _key(name: str) -> str:
+    """The environ's name of a header field; "" if it is dropped.
+
+    Names with an underscore are: `X_Forwarded_For` would pass for `X-Forwarded-For`. So is Proxy: HTTP_PROXY in an
+    environ that reaches a process's environment chooses its proxy (CVE-2016-5385).
+    """
+    key = name.upper().replace("-", "_")
+    if "_" in name or key == "PROXY":
+        key = ""
+    elif key not in {"CONTENT_TYPE", "CONTENT_LENGTH"}:
+        key = f"HTTP_{key}"
+    if len(_keys) < 1024:  # the names come from clients: no more than can be honest
+        _keys[name] = key
+    return key
+
+
+def _fields(block: str) -> dict[str, str]:
+    """The header fields of whole lines."""
+    found = FIELD_LINE.findall(block)
+    # Each match is one whole line, since neither part can hold a line's end. So equal counts mean that all matched.
+    if len(found) != block.count("\n"):
+        raise ProtocolError(400, "a malformed header field")
+    fields: dict[str, str] = {}
+    for name, value in found:
+        key = _keys.get(name)
+        if key is None:
+            key = _key(name)
+        if key in fields:  # RFC 9110 5.3 joins by comma, RFC 6265 5.4 cookies by semicolon
+            fields[key] += ("; " if key == "HTTP_COOKIE" else ",") + value.rstrip(" \t")
+        elif key:
+            fields[key] = value.rstrip(" \t")
+    return fields
+
+
+def _target(method: str, target: str, fields: dict[str, str]) -> tuple[str, str]:
+    """The raw path and query of a request target (RFC 9112 3.2). The authority of an absolute one overrides Host."""
+    if method == "CONNECT":
+        raise ProtocolError(501, "CONNECT")
+    if target == "*":
+        if method != "OPTIONS":
+            raise ProtocolError(400, "the target * of a method other than OPTIONS")
+        return "", ""
+    if "#" in target:
+        raise ProtocolError(400, "a fragment in the request target")
+    rest = target
+    if not target.startswith("/"):
+        found = ABSOLUTE.fullmatch(target)
+        if found is None or not found[1]:
+            raise ProtocolError(400, "a malformed request target")
+        if "," not in fields.get("HTTP_HOST", ","):  # a repeated one stays, and is refused
+            fields["HTTP_HOST"] = found[1]
+        rest = found[2]
+    path, _, query = rest.partition("?")
+    return path or "/", query
+
+
+def _check_host(fields: dict[str, str], minor: int) -> None:
+    """RFC 9112 3.2: refuse a request without Host, with more than one, or with an invalid one."""
+    host = fields.get("HTTP_HOST")
+    if host is None:
+        if minor > 0:
+            raise ProtocolError(400, "no Host")
+    elif not HOST.fullmatch(host):
+        raise ProtocolError(400, "a malformed or repeated Host")
+
+
+def _length(fields: dict[str, str], minor: int) -> int | None:
+    """The length of the body (RFC 9112 6.3); None if it comes in chunks."""
+    length = fields.get("CONTENT_LENGTH")
+    coding = fields.get("HTTP_TRANSFER_ENCODING")
+    if coding is None:
+        if length is None:
+            return 0
+        if not LENGTH.fullmatch(length):
+            raise ProtocolError(400, "a malformed or repeated Content-Length")
+        return int(length)
+    # RFC 9112 6.1: both, or a transfer coding in HTTP/1.0, smell of request smuggling
+    if length is not None:
+        raise ProtocolError(400, "both Content-Length and Transfer-Encoding")
+    if minor == 0:
+        raise ProtocolError(400, "Transfer-Encoding in HTTP/1.0")
+    codings = [each.strip(" \t").lower() for each in coding.split(",")]
+    if codings == ["chunked"]:
+        return None
+    if codings[-1] == "chunked" and "chunked" not in codings[:-1]:
+        raise ProtocolError(501, "a transfer coding other than chunked")
+    raise ProtocolError(400, "a Transfer-Encoding that does not end with one chunked")
+
+
+def _keep_alive(fields: dict[str, str], minor: int) -> bool:
+    """RFC 9112 9.3: whether the connection persists after the answer."""
+    connection = fields.get("HTTP_CONNECTION")
+    if connection is None:
+        return minor > 0
+    options = [each.strip(" \t").lower() for each in connection.split(",")]
+    return "close" not in options and (minor > 0 or "keep-alive" in options)
+
+
+class _Expected(Enum):
+    """What comes next in a chunked body."""
+
+    SIZE = "a chunk's size"
+    DATA = "a chunk's data"
+    DATA_END = "the line end after a chunk"
+    TRAILERS = "trailer fields"
+    NOTHING = "nothing: the body is complete"
+
+
+class Chunked:
+    """Decodes a chunked body (RFC 9112 7.1). Trailer fields are checked and dropped; extensions are ignored."""
+
+    def __init__(self) -> None:
+        self.rest = b""  # what has arrived and is not decoded; once done, what follows the body
+        self._expected = _Expected.SIZE
+        self._left = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether the body is complete."""
+        return self._expected is _Expected.NOTHING
+
+    def receive(self, data: bytes) -> None:
+        """Add what has arrived."""
+        self.rest += data
+
+    def piece(self) -> bytes | None:
+        """The next bytes of the body; b"" at its end; None if more has to arrive.
+
+        Raises:
+            ProtocolError: 400, it is not chunked as it should be.
+        """
+        while True:
+            if self._expected is _Expected.NOTHING:
+                return b""
+            if self._expected is _Expected.DATA:
+                if not self.rest:
+                    return None
+                data = self.rest[: self._left]
+                self.rest = self.rest[self._left :]
+                self._left -= len(data)
+                if not self._left:
+                    self._expected = _Expected.DATA_END
+                return data
+            if not self._step():
+                return None
+
+    def _step(self) -> bool:
+        """Go past what stands between data; whether there was enough to do so."""
+        if self._expected is _Expected.SIZE:
+            return self._size()
+        if self._expected is _Expected.DATA_END:
+            if not b"\r\n".startswith(self.rest[:2]):
+                raise ProtocolError(400, "a chunk longer than its size")
+            if len(self.rest) < 2:
+                return False
+            self.rest = self.rest[2:]
+            self._expected = _Expected.SIZE
+            return True
+        return self._trailers()
+
+    def _size(self) -> bool:
+        end = self.rest.find(b"\n", 0, CHUNK_LINE_LIMIT) + 1
+        if not end:
+            if len(self.rest) >= CHUNK_LINE_LIMIT:
+                raise ProtocolError(400, "a chunk's size line is too long")
+            return False
+        found = CHUNK_LINE.fullmatch(self.rest, 0, end)
+        if found is None:
+            raise ProtocolError(400, "a malformed chunk size")
+        self._left = int(found[1], 16)
+        self.rest = self.rest[end:]
+        self._expected = _Expected.DATA if self._left else _Expected.TRAILERS
+        return True
+
+    def _trailers(self) -> bool:
+        """RFC 9112 7.1.2: *( field-line CRLF ) CRLF."""
+        if self.rest.startswith(b"\r\n"):
+            self.rest = self.rest[2:]
+            self._expected = _Expected.NOTHING
+            return True
+        end = self.rest.find(b"\r\n\r\n", 0, TRAILER_LIMIT)
+        if end < 0:
+            if len(self.rest) >= TRAILER_LIMIT or BARE.search(self.rest):
+                raise ProtocolError(400, "malformed trailer fields")
+            return False
+        _fields(self.rest[: end + 2].decode("latin-1"))
+        self.rest = self.rest[end + 4 :]
+        self._expected = _Expected.NOTHING
+        return True

@@ -1,0 +1,293 @@
+"""The answer to one request: start_response, write, the app's iterable, and how they become bytes (PEP 3333).
+
+Framing (RFC 9112 6.3): the app's Content-Length; else the length of the only chunk; else chunks over HTTP/1.1; else
+the end of the connection (HTTP/1.0, uwsgi). The head goes out with the first bytes of the body, or at the end.
+
+Refused when given to start_response, as an error in the app: a status that is not "999 Reason" or is 1xx, headers
+that are not pairs of latin-1 str, control characters in them, and the hop-by-hop headers that would change the
+framing. `Connection` and `Keep-Alive` are dropped instead: many apps that stream send them, and mean no harm.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+import time
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import TracebackType
+
+    Headers = list[tuple[str, str]]
+    ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+
+JOIN_LIMIT = 65536  # bytes up to which copying parts together is cheaper than another system call
+SERVER = "stackctl"
+
+# PEP 3333, "The start_response() Callable": "999 Message here", no control characters
+STATUS = re.compile(r"[2-9][0-9][0-9](?: [\t -~\x80-\xff]*)?")
+# RFC 9110 5.6.2 and 5.5
+NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+VALUE = re.compile(r"[^\x00-\x08\n-\x1f\x7f\u0100-\U0010ffff]*")
+_REFUSED = frozenset(
+    {"proxy-authenticate", "proxy-authorization", "te", "trailer", "trailers", "transfer-encoding", "upgrade"}
+)
+_DROPPED = frozenset({"connection", "keep-alive"})
+
+
+class Transport(Protocol):
+    """What an answer needs of its connection. Each raises PeerGone if nobody takes the bytes."""
+
+    def send(self, data: bytes) -> None:
+        """Send all of it."""
+
+    def send_file(self, fd: int, offset: int, count: int) -> int:
+        """Send `count` bytes of a file from `offset` on; how many there were."""
+
+
+class PeerGone(ConnectionError):  # noqa: N818 - what happened, as in BrokenPipe
+    """The peer closed the connection, or took nothing for too long."""
+
+
+class FileWrapper:
+    """wsgi.file_wrapper: a file-like object's blocks (PEP 3333, "Optional Platform-Specific File Handling")."""
+
+    def __init__(self, filelike: Any, block_size: int = 65536) -> None:
+        self.filelike = filelike
+        self.block_size = block_size
+        if hasattr(filelike, "close"):
+            self.close = filelike.close
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(lambda: self.filelike.read(self.block_size), b"")
+
+    def region(self) -> tuple[int, int, int] | None:
+        """File descriptor, position and bytes from there on, of a real file; None of anything else.
+
+        Only the plain binary files of `io` count: others may have a descriptor, but read something else than what is
+        in that file (GzipFile).
+        """
+        if not isinstance(self.filelike, (io.BufferedReader, io.FileIO, io.BufferedRandom)):
+            return None
+        try:
+            fd = self.filelike.fileno()
+            status = os.fstat(fd)
+            position = self.filelike.tell()
+        except (OSError, ValueError):
+            return None
+        return (fd, position, max(0, status.st_size - position)) if stat.S_ISREG(status.st_mode) else None
+
+
+class Response:
+    """One answer. `minor` is that of HTTP/1.minor, or None over uwsgi.
+
+    `persists` is asked when the head is made, whether the connection may stay; `keep_alive` tells afterwards. `started`
+    is whether bytes went out, `whole` whether the answer is complete. `fault` is what the app did wrong with it.
+    """
+
+    def __init__(self, transport: Transport, method: str, minor: int | None, persists: Callable[[], bool]) -> None:
+        self.started = False
+        self.whole = False
+        self.fault = ""
+        self.keep_alive = False
+        self.framed = False
+        self._transport = transport
+        self._head_only = method == "HEAD"
+        self._minor = minor
+        self._persists = persists
+        self._status = ""
+        self._headers: Headers = []
+        self._names: set[str] = set()
+        self._left: int | None = None  # bytes of the body still to come, if that is known
+        self._chunked = False
+
+    @property
+    def bodiless(self) -> bool:
+        """RFC 9110 6.4.1: answers to HEAD, 204 and 304 have no body."""
+        return self._head_only or self._status.startswith(("204", "304"))
+
+    def start(self, status: str, headers: Headers, exc_info: ExcInfo | None = None) -> Callable[[bytes], None]:
+        """start_response. Keeps status and headers until there is a body, or replaces them in an error's handler."""
+        if exc_info is not None:
+            try:
+                if self.started and exc_info[1] is not None:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # PEP 3333: no circular reference through the traceback
+        elif self._status:
+            raise AssertionError("start_response was called a second time without exc_info")
+        if type(status) is not str or not STATUS.fullmatch(status):
+            raise ValueError(f'not a status of the form "200 OK": {status!r}')
+        checked, names, length = _checked(headers)
+        self._status, self._headers, self._names, self._left = status, checked, names, length
+        return self.write
+
+    def write(self, data: bytes) -> None:
+        """The callable that start_response returns: send these bytes of the body now."""
+        self.chunk(data)
+
+    def chunk(self, data: bytes, *, only: bool = False) -> None:
+        """Send a chunk of the body. `only` tells that no other will come, so its length is the body's."""
+        if not isinstance(data, bytes):
+            raise TypeError(f"the body must be bytes, not {type(data).__name__}")
+        if not data:
+            return
+        if not self.started:
+            head = self._head(len(data) if only else None)
+            self.started = True
+            self._emit(head, *self._frame(data))
+        elif not self.bodiless:
+            self._emit(*self._frame(data))
+
+    def file(self, region: tuple[int, int, int]) -> None:
+        """Send part of a real file as the body, in the kernel."""
+        fd, position, size = region
+        if self.started:  # through write(): its end is no end of this file
+            raise AssertionError("a file after write()")
+        head = self._head(size)
+        self.started = True
+        self._emit(head)
+        if self.bodiless or self._left is None:
+            return
+        self._left -= self._transport.send_file(fd, position, min(size, self._left))
+
+    def finish(self) -> None:
+        """The app has no more: send what is left to send."""
+        if not self.started:
+            head = self._head(0)
+            self.started = True
+            self._emit(head)
+        elif self._chunked:
+            self._emit(b"0\r\n\r\n")
+        if self._left and not self.bodiless:
+            self.fault = f"the app ended {self._left} bytes short of its Content-Length"
+            return
+        self.whole = True
+
+    def fail(self, status: str, text: str) -> None:
+        """Answer with an error, if nothing has gone out."""
+        self._status = ""
+        data = f"{text}\n".encode()
+        self.start(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(data)))])
+        self.chunk(data)
+        self.finish()
+
+    def _head(self, length: int | None) -> bytes:
+        """Status line and headers. `length` is the body's, where the app's Content-Length does not say it."""
+        if not self._status:
+            raise AssertionError("start_response was not called before the body")
+        status = self._status if " " in self._status else f"{self._status} "
+        lines = [f"HTTP/1.1 {status}\r\n"]
+        headers = self._headers
+        if status.startswith("204"):  # RFC 9110 8.6: no Content-Length
+            headers = [each for each in headers if each[0].lower() != "content-length"]
+        lines += [f"{name}: {value}\r\n" for name, value in headers]
+        empty = self._status.startswith(("204", "304"))
+        if self._left is None and length is not None and not empty:
+            # HEAD, and the app made no body: then nobody knows how long the body of GET is.
+            if length or not self._head_only:
+                lines.append(f"Content-Length: {length}\r\n")
+            self._left = length
+        if "date" not in self._names:
+            lines.append(f"Date: {_date()}\r\n")
+        if "server" not in self._names:
+            lines.append(f"Server: {SERVER}\r\n")
+        self._chunked = self._left is None and self._minor == 1 and not self.bodiless
+        if self._chunked:
+            lines.append("Transfer-Encoding: chunked\r\n")
+        self.framed = self._left is not None or self._chunked or self.bodiless
+        self.keep_alive = self._minor is not None and self.framed and self._persists()
+        if self._minor is not None and self.keep_alive is not (self._minor == 1):
+            lines.append(f"Connection: {'keep-alive' if self.keep_alive else 'close'}\r\n")
+        lines.append("\r\n")
+        return "".join(lines).encode("latin-1")
+
+    def _frame(self, data: bytes) -> tuple[bytes, ...]:
+        """The parts that a chunk of the body becomes on the wire. What exceeds the Content-Length is cut."""
+        if self.bodiless:
+            return ()
+        if self._chunked:
+            return (b"%x\r\n" % len(data), data, b"\r\n")
+        if self._left is not None:
+            if len(data) > self._left:
+                self.fault = "the app's body exceeds its Content-Length; the rest is cut"
+                data = data[: self._left]
+            self._left -= len(data)
+        return (data,)
+
+    def _emit(self, *parts: bytes) -> None:
+        if sum(map(len, parts)) <= JOIN_LIMIT:
+            self._transport.send(b"".join(parts))
+            return
+        for part in parts:
+            self._transport.send(part)
+
+
+def answer(result: Iterable[bytes], response: Response) -> None:
+    """Send what the app returned. The caller closes it."""
+    if type(result) is FileWrapper and not response.started:
+        region = result.region()
+        if region is not None:
+            response.file(region)
+            response.finish()
+            return
+    only = hasattr(result, "__len__") and len(cast("list[bytes]", result)) == 1
+    for data in result:
+        response.chunk(data, only=only)
+        if response.started and response.bodiless:
+            break
+    response.finish()
+
+
+_lower: dict[str, str] = {}
+
+
+def _checked(headers: Headers) -> tuple[Headers, set[str], int | None]:
+    """The headers to send, their names in small letters, and the Content-Length if there is one."""
+    if type(headers) is not list:
+        raise TypeError(f"the headers must be a list, not {type(headers).__name__}")
+    checked: Headers = []
+    names: set[str] = set()
+    length: int | None = None
+    for name, value in headers:
+        lower = _lower.get(name)
+        if lower is None:
+            lower = _name(name)
+        if type(value) is not str or not VALUE.fullmatch(value):
+            raise ValueError(f"not a header's value: {name}: {value!r}")
+        if lower in _DROPPED:
+            continue
+        if lower == "content-length":
+            if not value.isdigit() or not value.isascii() or length not in {None, int(value)}:
+                raise ValueError(f"not a Content-Length, or a second one: {value!r}")
+            length = int(value)
+        names.add(lower)
+        checked.append((name, value))
+    return checked, names, length
+
+
+def _name(name: str) -> str:
+    if type(name) is not str or not NAME.fullmatch(name):
+        raise ValueError(f"not a header's name: {name!r}")
+    lower = name.lower()
+    if lower in _REFUSED:
+        raise ValueError(f"a hop-by-hop header is the server's business (PEP 3333): {name}")
+    if len(_lower) < 1024:
+        _lower[name] = lower
+    return lower
+
+
+_dated: tuple[int, str] = (0, "")
+
+
+def _date() -> str:
+    """Now, as RFC 9110 5.6.7 writes it; made once a second."""
+    global _dated  # noqa: PLW0603 - a cache of one pair, replaced whole, so that threads may race for it
+    now = int(time.time())
+    if _dated[0] != now:
+        _dated = (now, formatdate(now, usegmt=True))
+    return _dated[1]

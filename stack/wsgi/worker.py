@@ -1,0 +1,290 @@
+"""One worker process: N threads and one epoll between them.
+
+Listening sockets and waiting connections are in the same epoll. A free thread takes whatever is ready: it accepts one
+connection and serves it, or goes on with a kept-alive one. So nothing waits behind a slow request while a thread of
+the process is free, and a process whose threads are all busy accepts nothing: the other processes do.
+
+Who owns a connection: the `waiting` dict, by descriptor. Whoever pops it from there (atomic in CPython) has it alone,
+until it is put back. Descriptors are armed one-shot, so an event is delivered once; a stale one, for a number that
+has been used again meanwhile, only makes its thread look in vain.
+
+The main thread serves nothing. It takes signals, closes connections whose deadline has passed, watches for requests
+that do not get on, and drains: no thread loses its request to any of that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import faulthandler
+import os
+import select
+import signal
+import struct
+import sys
+import threading
+import time
+import traceback
+from typing import TYPE_CHECKING
+
+from . import address, log
+from .application import load
+from .connection import Connection, Service
+from .environ import Origin, request_line
+from .protocol import Protocol
+
+if TYPE_CHECKING:
+    from .address import Listener
+    from .arguments import Settings
+
+LOAD_FAILED = 3  # exit code of a worker that cannot load the app, and of the master then
+TIMED_OUT = 4  # exit code of a worker whose request did not get on, once its other requests are done
+TICK = 1.0  # seconds between two looks at the deadlines
+DRAIN_TICK = 0.02  # seconds between two looks at whether all is done
+DRAIN_IDLE = 5.0  # seconds that an idle connection is left to its peer to close, while draining
+NO_DESCRIPTORS_PAUSE = 0.05  # seconds to wait where no descriptor is free
+
+READY = 1  # what a worker tells the master: with its pid, as REPORT packs them
+RETIRING = 2
+REPORT = struct.Struct("=iB")
+
+
+class Worker:
+    """One process's share of the server.
+
+    `report` is a pipe to the master; `progress` is shared with it (see `connection.Service`). `first_to_tell` is a
+    pipe with one byte: of several workers that fail to load the app, the one that gets it writes the traceback.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        listeners: list[Listener],
+        report: int,
+        progress: memoryview[float],
+        first_to_tell: int,
+    ) -> None:
+        self._settings = settings
+        self._report = report
+        self._first_to_tell = first_to_tell
+        self._all = listeners
+        self._listeners = {each.socket.fileno(): each for each in listeners}
+        self._origins = {fd: _origin(each, settings) for fd, each in self._listeners.items()}
+        self._only = {fd: _only(each, settings) for fd, each in self._listeners.items()}
+        self._service = Service(_no_app, progress, [None] * settings.threads)
+        self._waiting: dict[int, Connection] = {}
+        self._busy = [False] * settings.threads
+        self._threads: list[threading.Thread] = []
+        self._finished = False
+        self._loaded = False
+        self._term = False
+        self._stuck: set[int] = set()
+
+    def run(self) -> int:
+        """Serve until told to stop; the process's exit code. The caller has blocked the signals."""
+        self._take_signals()
+        try:
+            self._service.app = load(self._settings.app)
+        except BaseException as error:  # noqa: BLE001 - sys.exit() in a module is a failure to load too
+            with contextlib.suppress(BlockingIOError):
+                if os.read(self._first_to_tell, 1):
+                    log.failure(f"cannot load {self._settings.app}", error)
+            return LOAD_FAILED
+        self._loaded = True
+        self._open()
+        for index in range(self._settings.threads):
+            thread = threading.Thread(target=self._serve, args=(index,), name=f"request-{index}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._tell(READY)
+        self._keep()
+        return self._drain()
+
+    def _take_signals(self) -> None:
+        self._signals, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, self._on_term)
+        for number in (signal.SIGINT, signal.SIGHUP):  # for the master to act on; a terminal sends them to all
+            signal.signal(number, _ignore)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the master has blocked what it handles, around the fork
+        faulthandler.enable()
+
+    def _on_term(self, number: int, frame: object) -> None:  # noqa: ARG002 - the form of a handler
+        if not self._loaded:  # in the midst of an import, which may catch whatever is raised; nothing is in hand
+            os._exit(0)
+        self._term = True
+
+    def _open(self) -> None:
+        self._epoll = select.epoll()
+        self._finish_read, self._finish_write = os.pipe2(os.O_CLOEXEC)
+        self._epoll.register(self._finish_read, select.EPOLLIN)
+        for fd in self._listeners:
+            self._epoll.register(fd, select.EPOLLIN)
+
+    def _tell(self, what: int) -> None:
+        os.write(self._report, REPORT.pack(os.getpid(), what))
+
+    # The threads.
+
+    def _serve(self, index: int) -> None:
+        """The life of a thread."""
+        epoll, listeners, waiting, busy = self._epoll, self._listeners, self._waiting, self._busy
+        while not self._finished:
+            try:
+                for fd, _ in epoll.poll(-1, 1):
+                    busy[index] = True
+                    if fd in listeners:
+                        self._accept(fd, index)
+                    else:
+                        connection = waiting.pop(fd, None)
+                        if connection is not None:
+                            self._advance(connection, index)
+            except BaseException as error:  # noqa: BLE001 - a thread less is a server that slowly stops answering
+                log.failure("an error of the server itself", error)
+            busy[index] = False
+
+    def _accept(self, fd: int, index: int) -> None:
+        """Accept one connection and go on with it at once: what it asks is mostly there already."""
+        connection = self._accepted(fd)
+        if connection is not None:
+            self._advance(connection, index)
+
+    def _accepted(self, fd: int) -> Connection | None:
+        """The next connection of a listening socket; None if there is none, or none any more."""
+        listener = self._listeners.get(fd)
+        if listener is None:
+            return None
+        try:
+            sock, peer = listener.socket.accept()
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
+                time.sleep(NO_DESCRIPTORS_PAUSE)  # it stays in the queue; a request that ends makes room
+            return None
+        return Connection(sock, peer, self._origins[fd], self._service, self._only[fd])
+
+    def _advance(self, connection: Connection, index: int) -> None:
+        stays = False
+        try:
+            stays = connection.advance(index)
+        finally:
+            if not stays:
+                connection.close()
+        if stays:
+            self._wait_for(connection)
+
+    def _wait_for(self, connection: Connection) -> None:
+        """Give the connection up until something arrives. It must not be touched after."""
+        fd = connection.sock.fileno()
+        registered, connection.registered = connection.registered, True
+        self._waiting[fd] = connection
+        arm = self._epoll.modify if registered else self._epoll.register
+        arm(fd, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT)
+
+    # The main thread.
+
+    def _keep(self) -> None:
+        """Look after things until it is time to drain."""
+        while not self._term and not self._stuck:
+            self._pause(TICK)
+            self._look(time.monotonic())
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, or for a signal."""
+        if select.select([self._signals], [], [], seconds)[0]:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._signals, 512)
+
+    def _look(self, now: float) -> None:
+        """Close what has waited for too long, and see whether a request is stuck."""
+        for fd, connection in list(self._waiting.items()):
+            if now >= connection.deadline and self._waiting.pop(fd, None) is connection:
+                connection.expire()
+        if self._settings.timeout:
+            for index, since in enumerate(self._service.progress):
+                if since and now - since >= self._settings.timeout and index not in self._stuck:
+                    self._stuck.add(index)
+                    self._show(index, now - since)
+
+    def _show(self, index: int, seconds: float) -> None:
+        """Write down what a thread is stuck in."""
+        environ = self._service.current[index]
+        ident = self._threads[index].ident
+        frame = sys._current_frames().get(ident or 0)  # noqa: SLF001 - the documented way to another thread's stack
+        stack = "".join(traceback.format_stack(frame)).rstrip() if frame is not None else ""
+        line = request_line(environ) if environ is not None else "a request"
+        log.line(f"{line}: no progress for {seconds:.0f} s; this worker is replaced. It is here:\n{stack}")
+
+    def _drain(self) -> int:
+        """Accept what is queued, finish what is in hand; the exit code."""
+        if self._stuck:
+            self._tell(RETIRING)
+        self._service.draining = True
+        for listener in self._all:
+            if self._term:
+                address.refuse_new(listener)
+        while not self._done(time.monotonic()):
+            self._pause(DRAIN_TICK)
+            self._look(time.monotonic())
+        self._finished = True
+        os.write(self._finish_write, b".")
+        for index, thread in enumerate(self._threads):
+            if index not in self._stuck:
+                thread.join()
+        for connection in list(self._waiting.values()):
+            connection.close()
+        return TIMED_OUT if self._stuck else 0
+
+    def _done(self, now: float) -> bool:
+        """Whether nothing is left to do but what is stuck."""
+        for fd in list(self._listeners):
+            self._empty(fd)
+        if self._listeners or any(busy and index not in self._stuck for index, busy in enumerate(self._busy)):
+            return False
+        return all(each.idle and now - each.since >= DRAIN_IDLE for each in list(self._waiting.values()))
+
+    def _empty(self, fd: int) -> None:
+        """Accept all that is queued at a listening socket, and leave the socket, unless no descriptor is free."""
+        listener = self._listeners[fd]
+        if self._term:
+            while True:
+                try:
+                    sock, peer = listener.socket.accept()
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
+                        return
+                    if error.errno == errno.EINVAL:  # refuse_new
+                        break
+                    continue
+                self._wait_for(Connection(sock, peer, self._origins[fd], self._service, self._only[fd]))
+        del self._listeners[fd]
+        with contextlib.suppress(OSError):
+            self._epoll.unregister(fd)
+        listener.socket.close()
+
+
+def _origin(listener: Listener, settings: Settings) -> Origin:
+    several = settings.threads > 1, settings.workers > 1
+    if listener.unix:
+        return Origin(trusted=True, multithread=several[0], multiprocess=several[1])
+    host, port = listener.socket.getsockname()[:2]
+    return Origin(trusted=False, name=host, port=str(port), multithread=several[0], multiprocess=several[1])
+
+
+def _only(listener: Listener, settings: Settings) -> Protocol | None:
+    """The protocol that a listening socket takes; None to tell by the first byte."""
+    if settings.protocol != "auto":
+        return Protocol(settings.protocol)
+    return None if listener.unix else Protocol.HTTP
+
+
+def _ignore(number: int, frame: object) -> None:
+    """A handler, not SIG_IGN: that would pass on to the programs that the app starts."""
+
+
+def _no_app(*_: object) -> None:
+    raise AssertionError("the app is loaded before the first request")

@@ -1,0 +1,3 @@
+"""Holds no app."""
+
+ANSWER = 42

@@ -1,0 +1,5 @@
+"""Flask looks here first."""
+
+from flask import Flask
+
+app = Flask("from_wsgi")
