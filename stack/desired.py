@@ -102,7 +102,8 @@ class Plan:
     """All that a stack is: the files to write, the services to keep running, the probes that prove they work.
 
     `overrides` are the settings given on the command line or in the environment of `up`, as `[key, value, origin]`:
-    the stack remembers them. `summary` is what `up` says, line by line.
+    the stack remembers them. `alias` is where the runtime directory is looked for without them, if that is elsewhere;
+    it becomes a link. `summary` is what `up` says, line by line.
     """
 
     name: str
@@ -118,6 +119,7 @@ class Plan:
     summary: tuple[tuple[str, str], ...] = ()
     overrides: tuple[tuple[str, str, str], ...] = ()
     user: str = ""
+    alias: str = ""
     version: int = VERSION
 
     @property

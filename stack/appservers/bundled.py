@@ -32,6 +32,7 @@ def argv(name: str, app: App, facts: AppFacts, entry_directory: str, workers: in
         *("--bind", "unix:{socket}"),
         *("--workers", str(workers)),
         *("--threads", str(app.server.threads)),
+        *("--backlog", str(app.server.backlog)),
         *("--timeout", f"{app.server.timeout:g}"),
         *("--stop-within", f"{app.server.stop_within:g}"),
     )

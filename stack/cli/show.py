@@ -22,7 +22,9 @@ def status(found: dict[str, Any]) -> str:
     for service in found["services"]:
         restarts = f"{service['restarts']} restarts, the last: {service['last_end']}" if service["restarts"] else ""
         good = service["state"] == "serving"
-        lines.append(f"{_coloured('32' if good else '31', service['state']):8} {service['name']:12} {restarts}".rstrip())
+        lines.append(
+            f"{_coloured('32' if good else '31', service['state']):8} {service['name']:12} {restarts}".rstrip()
+        )
         for each in service["generations"]:
             since = _ago(each["since"]) if each["since"] else "?"
             lines.append(f"           generation {each['number']}  pid {each['pid']}  {each['state']}  {since}")
@@ -53,7 +55,9 @@ def server_conf(plan: Plan, apps: tuple[str, ...]) -> str:
         names = [f"#   {each} (from [app] env)" for each in service.env]
         names += [f"#   what {service.env_file} says" if service.env_file else ""]
         environment = "\n".join(each for each in names if each)
-        parts.append(f"# command of {name}, in {service.cwd}\n{environment}\n".replace("\n\n", "\n") + shlex.join(service.argv))
+        parts.append(
+            f"# command of {name}, in {service.cwd}\n{environment}\n".replace("\n\n", "\n") + shlex.join(service.argv)
+        )
     return "\n".join(parts)
 
 
@@ -78,7 +82,9 @@ def _settings(found: Config) -> list[tuple[str, tuple[str, ...], Any]]:
     single = len(found.apps) == 1 and "app" in found.apps
     for name, app in found.apps.items():
         prefix = "app" if single else f"apps.{name}"
-        rows += [(f"{prefix}.{key}", _keys(prefix, key), getattr(app, key)) for key in App.model_fields if key != "server"]
+        rows += [
+            (f"{prefix}.{key}", _keys(prefix, key), getattr(app, key)) for key in App.model_fields if key != "server"
+        ]
         for key in Server.model_fields:
             own = f"{prefix}.server.{key}"
             rows.append((f"server.{key}" if single else own, (own, f"server.{key}"), getattr(app.server, key)))

@@ -1,7 +1,7 @@
 """What this machine is, looked at once, as frozen data. The only code that examines the machine for a plan.
 
 Each topic has a module that looks and small functions that only read text: `nginx`, `interpreter`, `machine`, `app`,
-`static`. `discover` is the one that imports the project's code, in a child process of the project's own interpreter.
+`user`, `static`. `discover` is the one that imports the project's code, in a child process of its own interpreter.
 """
 
 from __future__ import annotations

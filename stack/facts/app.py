@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import pwd
 import re
 import selectors
 import signal
@@ -20,12 +19,12 @@ from typing import IO, Any
 from stack.config import AUTO, App, Config
 from stack.errors import ConfigError, StackError
 from stack.facts.interpreter import Interpreter
+from stack.facts.user import as_user, find_user, home
 
 __all__ = ["AppFacts", "environment", "find_app"]
 
 OURS = "STACKCTL_"
 SCRIPT = str(Path(__file__).with_name("discover.py"))
-SERVING_USER = "www-data"
 GRACE = 5.0  # seconds that the child has to end itself before we do
 TARGET = 'Name it in stack.toml: [app] target = "module:callable", or in the environment: FLASK_APP=module:callable'
 # Where the name to install is not the name to import.
@@ -41,7 +40,6 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
-CAN_USE = "import os, sys; os.listdir(sys.argv[1]); open(sys.argv[2]).close()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +73,8 @@ def find_app(config: Config, name: str, python: Interpreter, environ: Mapping[st
     directory = os.path.normpath(Path(config.project, app.directory))
     if not Path(directory).is_dir():
         raise ConfigError(f"[app] directory = {app.directory!r}: there is no directory {directory}")
-    user = _user(config.project, app, directory, python)
-    env = environment(config, name, environ) | _home(user)
+    user = find_user(config, name, directory, python, SCRIPT)
+    env = environment(config, name, environ) | home(user)
     target, found_by = _target(app, config.project, directory, env)
     said = _asked(python, directory, target, env, user, app.server.start_within)
     if "problem" in said:
@@ -121,77 +119,6 @@ def _target(app: App, project: str, directory: str, env: Mapping[str, str]) -> t
     return "", ""
 
 
-# Whom it runs as.
-
-
-def _user(project: str, app: App, directory: str, python: Interpreter) -> str:
-    if os.geteuid() != 0:
-        return ""
-    if app.user != AUTO:
-        return _configured_user(app.user, directory, python)
-    owner = Path(project).stat().st_uid
-    wanted = _name_of(owner) if owner != 0 else ""
-    for name in (wanted, SERVING_USER):
-        if name and _known(name) and not _hindrance(name, directory, python):
-            return name
-    return ""
-
-
-def _configured_user(name: str, directory: str, python: Interpreter) -> str:
-    if not _known(name):
-        raise ConfigError(f"[app] user = {name!r}: this machine has no such user", f"Make it: useradd --system {name}")
-    hindrance = "" if name == "root" else _hindrance(name, directory, python)
-    if hindrance:
-        raise ConfigError(
-            f"[app] user = {name!r} cannot use the project: {hindrance}",
-            f"Let {name} read {directory}, {python.path} and {SCRIPT}, or name another user.",
-        )
-    return name
-
-
-def _hindrance(name: str, directory: str, python: Interpreter) -> str:
-    """What keeps this user from running the interpreter in the project with our script; "" if nothing does.
-
-    The paths are absolute: a working directory is entered before the user is changed, so it proves nothing.
-    """
-    argv = [python.path, "-ESsc", CAN_USE, directory, SCRIPT]
-    try:
-        done = subprocess.run(
-            argv, **_as(name), cwd="/", stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return str(error)
-    return "" if done.returncode == 0 else _last_line(done.stderr.decode(errors="replace"))
-
-
-def _as(name: str) -> dict[str, Any]:
-    """The arguments of subprocess that make the child this user; none for ""."""
-    if not name:
-        return {}
-    entry = pwd.getpwnam(name)
-    groups = os.getgrouplist(name, entry.pw_gid)
-    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": groups}
-
-
-def _home(name: str) -> dict[str, str]:
-    return {"HOME": pwd.getpwnam(name).pw_dir, "USER": name, "LOGNAME": name} if name else {}
-
-
-def _known(name: str) -> bool:
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        return False
-    return True
-
-
-def _name_of(number: int) -> str:
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:  # a directory from another machine
-        return ""
-
-
 # The child.
 
 
@@ -205,7 +132,7 @@ def _asked(
         try:
             child = subprocess.Popen(
                 [python.path, SCRIPT, request],
-                **_as(user),
+                **as_user(user),
                 cwd=directory,
                 env=env,
                 stdin=subprocess.DEVNULL,
@@ -342,7 +269,3 @@ def _raised(said: Mapping[str, Any], given: str, python: Interpreter) -> ConfigE
 
 def _near(names: list[str]) -> str:
     return f"Did you mean {' or '.join(names)}?" if names else ""
-
-
-def _last_line(text: str) -> str:
-    return text.strip().rpartition("\n")[2] or "no reason given"

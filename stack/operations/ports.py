@@ -42,11 +42,11 @@ def listening(address: str, backlog: int) -> socket.socket:
 def holder(port: int) -> str:
     """Who listens on a port, as far as we may see."""
     try:
-        found = [each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+        found = [each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN and each.laddr]
     except psutil.Error:
         found = []
     for each in found:
-        if each.laddr.port != port:
+        if each.laddr.port != port:  # type: ignore[union-attr]
             continue
         try:
             process = psutil.Process(each.pid)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
 from collections.abc import Sequence
@@ -83,7 +84,7 @@ def reload(project: Path, flags: Sequence[Override] = ()) -> tuple[Prepared, tup
     """
     running = require(project)
     prepared = replan(project, running, flags)
-    plan = prepared.plan
+    plan = dataclasses.replace(prepared.plan, alias=running.plan.alias)
     if plan.runtime_dir != running.plan.runtime_dir:
         raise StackError("the stack's name or runtime directory has changed", "`stackctl down`, then `stackctl up`.")
     for listener in plan.listeners:
@@ -98,7 +99,9 @@ def reload(project: Path, flags: Sequence[Override] = ()) -> tuple[Prepared, tup
         raise
     if not answer["ok"]:
         written.put_back()
-        raise StackError(f"nothing was changed, the old code serves on: {answer['message']}", answer["hint"], answer["detail"])
+        raise StackError(
+            f"nothing was changed, the old code serves on: {answer['message']}", answer["hint"], answer["detail"]
+        )
     return prepared, tuple(answer["changes"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -86,11 +87,18 @@ def _prepared(project: Path, flags: Sequence[Override]) -> Iterator[tuple[Prepar
     """Everything up to the first process: the lock, the plan, the public sockets, the files. Undone on an error."""
     loaded = load(project, flags)
     where = runtime_dir(loaded.config, os.environ)
+    alias = runtime_dir(load(project).config, os.environ)
+    if Path(alias).is_symlink():
+        os.close(_lock(alias))  # nobody has it: a killed run left it
+        place.leave(alias)
     lock = _lock(where)
-    plan = None
     try:
         prepared = prepare_loaded(loaded)
         plan = prepared.plan
+        if alias != where:
+            place.point(alias, where)
+            plan = dataclasses.replace(plan, alias=alias)
+            prepared = dataclasses.replace(prepared, plan=plan)
         with contextlib.ExitStack() as opened:
             listeners = {
                 each.address: opened.enter_context(ports.listening(each.address, each.backlog)).fileno()
@@ -101,7 +109,7 @@ def _prepared(project: Path, flags: Sequence[Override]) -> Iterator[tuple[Prepar
             place.remember(plan)
             yield prepared, lock, listeners
     except BaseException:
-        place.leave(where)
+        place.leave(alias if Path(alias).is_symlink() else where)
         raise
     finally:
         os.close(lock)
@@ -109,7 +117,8 @@ def _prepared(project: Path, flags: Sequence[Override]) -> Iterator[tuple[Prepar
 
 def _lock(where: str) -> int:
     try:
-        place.enter(where)
+        if not Path(where).is_symlink():
+            place.enter(where)
         lock = place.take(where)
     except place.Taken as taken:
         pid, since = taken.owner.get("pid", "?"), taken.owner.get("since", time.time())

@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 import time
+from pathlib import Path
 
 from stack import errors
 from stack.supervisor import place, runner
@@ -59,10 +60,10 @@ def _listener(text: str) -> tuple[str, socket.socket]:
 
 def _keep_to_ourselves() -> None:
     """Nothing that we inherited is inherited further, except 0-2; what a service gets, it gets on purpose."""
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2:
+    for name in Path("/proc/self/fd").iterdir():
+        if int(name.name) > 2:
             try:
-                os.set_inheritable(int(name), False)
+                os.set_inheritable(int(name.name), False)
             except OSError:
                 continue  # the descriptor of this very listing
 

@@ -49,6 +49,12 @@ def enter(runtime_dir: str) -> None:
             raise OSError(f"{directory} belongs to another user (uid {found.st_uid})")
 
 
+def point(alias: str, runtime_dir: str) -> None:
+    """A link to the runtime directory from where one looks who does not know the flags that have moved it."""
+    Path(alias).parent.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+    Path(alias).symlink_to(runtime_dir)
+
+
 def take(runtime_dir: str) -> int:
     """The lock, as a descriptor that holds it until the last process that has it ends.
 
@@ -126,13 +132,20 @@ def read(path: str) -> str:
 
 
 def leave(runtime_dir: str) -> None:
-    """Removes all of it. The lock's file goes last, and the lock itself with the process."""
-    where = Path(runtime_dir)
+    """Removes all of it, by its path or by a link to it. The lock's file goes last, the lock with the process."""
+    where = Path(os.path.realpath(runtime_dir))
     sockets = where / "sockets"
-    mine = [*(sockets.iterdir() if sockets.is_dir() else ()), *where.glob("*.pid"), where / PLAN, where / "control.sock"]
+    mine = [
+        *(sockets.iterdir() if sockets.is_dir() else ()),
+        *where.glob("*.pid"),
+        where / PLAN,
+        where / "control.sock",
+    ]
     for path in [*mine, where / LOCK]:
         with contextlib.suppress(OSError):
             path.unlink()
     for directory in (sockets, where):
         with contextlib.suppress(OSError):
             directory.rmdir()
+    if Path(runtime_dir).is_symlink():
+        Path(runtime_dir).unlink()

@@ -128,12 +128,12 @@ def _filled(text: str, service: Service, number: int) -> str:
 
 
 def _environment(service: Service) -> dict[str, str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(PRIVATE)}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(PRIVATE)} | service.env
     if service.env_file:
         with open(service.env_file, encoding="utf-8") as stream:  # noqa: PTH123 - its error names the file
             found = dotenv_values(stream=stream)
         environment |= {name: value for name, value in found.items() if value is not None}
-    return environment | service.env
+    return environment
 
 
 def _become(

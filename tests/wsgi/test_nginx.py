@@ -1,0 +1,209 @@
+"""Behind the real nginx, over uwsgi_pass and proxy_pass."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import socket
+import subprocess
+from http.client import HTTPConnection, IncompleteRead
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .conftest import WITHIN, Server, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.e2e
+
+NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+
+CONFIG = """
+daemon off;
+{user}
+pid {folder}/nginx.pid;
+error_log {folder}/nginx.log info;
+worker_processes 1;
+events {{ worker_connections 512; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    uwsgi_temp_path {folder}/uwsgi;
+    fastcgi_temp_path {folder}/fastcgi;
+    scgi_temp_path {folder}/scgi;
+    client_max_body_size 100m;
+    large_client_header_buffers 8 32k;
+    upstream http_app {{ server unix:{socket}; keepalive 8; keepalive_timeout 2s; }}
+    server {{
+        listen unix:{folder}/http.sock;
+        location / {{
+            proxy_pass http://http_app;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host $http_host;
+            proxy_set_header X-Forwarded-For 203.0.113.9;
+            proxy_set_header X-Forwarded-Proto https;
+            proxy_buffering off;
+        }}
+    }}
+    server {{
+        listen unix:{folder}/uwsgi.sock;
+        location / {{
+            uwsgi_pass unix:{socket};
+            uwsgi_buffering off;
+            uwsgi_param QUERY_STRING $query_string;
+            uwsgi_param REQUEST_METHOD $request_method;
+            uwsgi_param CONTENT_TYPE $content_type;
+            uwsgi_param CONTENT_LENGTH $content_length;
+            uwsgi_param REQUEST_URI $request_uri;
+            uwsgi_param PATH_INFO $document_uri;
+            uwsgi_param DOCUMENT_ROOT $document_root;
+            uwsgi_param SERVER_PROTOCOL $server_protocol;
+            uwsgi_param REQUEST_SCHEME https;
+            uwsgi_param REMOTE_ADDR 203.0.113.9;
+            uwsgi_param REMOTE_PORT 1234;
+            uwsgi_param SERVER_PORT 443;
+            uwsgi_param SERVER_NAME example.org;
+        }}
+    }}
+}}
+"""
+
+
+class Client(HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("example.org", timeout=WITHIN)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(WITHIN)
+        self.sock.connect(str(self.path))
+
+
+@pytest.fixture
+def front(server: Server, folder: Path) -> Iterator[Path]:
+    """nginx, with one socket for each protocol, in front of the server."""
+    if NGINX is None:
+        pytest.skip("there is no nginx here")
+    import os
+
+    user = "user root;" if os.geteuid() == 0 else ""
+    (folder / "nginx.conf").write_text(CONFIG.format(folder=folder, socket=server.path, user=user))
+    argv = [NGINX, "-p", str(folder), "-e", str(folder / "nginx.log"), "-c", str(folder / "nginx.conf")]
+    with (folder / "nginx.err").open("wb") as errors:
+        process = subprocess.Popen(argv, stderr=errors)
+    try:
+        wait_until((folder / "uwsgi.sock").exists, "nginx listens")
+        wait_until((folder / "nginx.pid").exists, "nginx runs")
+        yield folder
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture(params=["http", "uwsgi"])
+def client(request: pytest.FixtureRequest, front: Path) -> Iterator[Client]:
+    found = Client(front / f"{request.param}.sock")
+    yield found
+    found.close()
+
+
+def ask(client: Client, path: str, method: str = "GET", body: bytes | None = None) -> tuple[int, bytes]:
+    client.request(method, path, body)
+    response = client.getresponse()
+    return response.status, response.read()
+
+
+def test_environ(client: Client) -> None:
+    status, body = ask(client, "/environ/%C3%A4%20b?q=%41")
+    assert status == 200
+    environ = ast.literal_eval(body.decode())[1]
+    assert environ["PATH_INFO"] == "/environ/Ã¤ b"
+    assert environ["REQUEST_URI"] == "/environ/%C3%A4%20b?q=%41"
+    assert environ["QUERY_STRING"] == "q=%41"
+    assert environ["REMOTE_ADDR"] == "203.0.113.9"
+    assert environ["wsgi.url_scheme"] == "https"
+    assert environ["HTTPS"] == "on"
+    assert environ["HTTP_HOST"] == "example.org"
+    assert environ["SERVER_NAME"] == "example.org"
+    assert environ["SERVER_PORT"] == "443"
+    assert "HTTP_CONTENT_LENGTH" not in environ
+
+
+def test_many_requests_on_one_connection(client: Client) -> None:
+    for _ in range(30):
+        assert ask(client, "/") == (200, b"hello\n")
+        assert ask(client, "/echo", "POST", b"x" * 5000) == (200, b"x" * 5000)
+        assert ask(client, "/", "HEAD") == (200, b"")
+        assert ask(client, "/raise")[0] == 500
+        assert ask(client, "/unread", "POST", b"x" * 100_000) == (403, b"not read")
+
+
+def test_large_bodies_both_ways(client: Client) -> None:
+    data = b"0123456789" * 300_000
+    assert ask(client, "/echo", "POST", data) == (200, data)
+    assert ask(client, "/unread", "POST", data) == (403, b"not read")
+    assert ask(client, "/file") == (200, (b"0123456789" * 100_000)[5:])
+
+
+def test_streaming(client: Client, folder: Path) -> None:
+    client.request("GET", f"/stream?{folder}/gate")
+    response = client.getresponse()
+    assert response.readline() == b"first\n"
+    (folder / "gate").touch()
+    assert response.readline() == b"last\n"
+    assert response.read() == b""
+
+
+def test_chunked_upload(client: Client) -> None:
+    client.request("POST", "/echo", iter([b"abc", b"def"]), encode_chunked=True, headers={"Transfer-Encoding": "chunked"})
+    assert client.getresponse().read() == b"abcdef"
+
+
+@pytest.mark.parametrize(("protocol", "path"), [("http", "/broken"), ("http", "/broken?length"), ("uwsgi", "/broken?length")])
+def test_answer_that_breaks_off_is_broken_at_the_client_too(front: Path, protocol: str, path: str) -> None:
+    client = Client(front / f"{protocol}.sock")
+    client.request("GET", path)
+    with pytest.raises((IncompleteRead, ConnectionResetError)):
+        client.getresponse().read()
+    client.close()
+
+
+def test_uwsgi_answer_without_length_that_breaks_off_looks_whole(front: Path) -> None:
+    """No more than this can be said: the uwsgi protocol has no framing, and nginx takes the end for the end."""
+    client = Client(front / "uwsgi.sock")
+    assert ask(client, "/broken") == (200, b"some output")
+    client.close()
+
+
+def test_more_variables_than_a_packet_holds_are_refused_by_nginx(front: Path) -> None:
+    client = Client(front / "uwsgi.sock")
+    client.request("GET", "/", headers={f"X-{each}": "x" * 30_000 for each in range(3)})
+    response = client.getresponse()
+    response.read()
+    assert response.status == 500
+    wait_until(lambda: "uwsgi request is too" in (front / "nginx.log").read_text(), "nginx says so")
+    client.close()
+
+
+def test_no_request_fails_when_the_server_is_replaced(
+    front: Path, server: Server, folder: Path, launch: Callable[..., Server]
+) -> None:
+    """A successor takes the path over, and the old server drains while requests go on."""
+    clients = [Client(front / "http.sock"), Client(front / "uwsgi.sock")]
+    for round_ in range(40):
+        if round_ == 20:
+            successor = launch("wsgi_odd:app", "--workers", "1")
+            successor.path.rename(server.path)
+            server.process.terminate()
+        for client in clients:
+            assert ask(client, "/echo", "POST", b"x") == (200, b"x")
+    assert server.process.wait(WITHIN) == 0
+    for client in clients:
+        assert ask(client, "/") == (200, b"hello\n")
+        client.close()
