@@ -45,7 +45,7 @@ def check(facts: Facts) -> Check:
 
 
 def service(front: Front, facts: Facts) -> Service:
-    """Run nginx in the foreground. Its public sockets come from the supervisor by nginx's own upgrade variable, NGINX."""
+    """Keep nginx in the foreground. It gets its public sockets by its own upgrade variable, NGINX."""
     pid_file = f"{front.runtime_dir}/nginx.g{{generation}}.pid"
     return Service(
         name="nginx",

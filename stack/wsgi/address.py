@@ -36,11 +36,11 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A listening socket, non-blocking. `inode` tells the unix socket that we made from a later one at its path."""
+    """A listening socket, non-blocking. `made` tells the unix socket that we made from a later one at its path."""
 
     address: Address
     socket: socket.socket
-    inode: tuple[int, int] | None = None
+    made: tuple[int, int, int] | None = None
 
     @property
     def unix(self) -> bool:
@@ -99,10 +99,10 @@ def backlog_most(wanted: int = 2048) -> int:
 def refuse_new(listener: Listener) -> None:
     """Let no further connection into the queue of a unix socket of our own; those in it can still be accepted.
 
-    On Linux that is what shutting down the reading side of a listening unix socket does; the end of its queue then
-    reads as EINVAL. A TCP socket would drop its queue, and an inherited one is not ours.
+    On Linux that is what shutting down the reading side of a listening unix socket does: connecting is refused from
+    then on. A TCP socket would drop its queue, and an inherited one is not ours.
     """
-    if listener.inode is not None:
+    if listener.made is not None:
         with contextlib.suppress(OSError):
             listener.socket.shutdown(socket.SHUT_RD)
 
@@ -110,13 +110,14 @@ def refuse_new(listener: Listener) -> None:
 def remove(listener: Listener) -> None:
     """Take the unix socket that we made from the disk, unless another has taken its place."""
     with contextlib.suppress(OSError):
-        if listener.inode is not None and _inode(listener.address.path) == listener.inode:
+        if listener.made is not None and _identity(listener.address.path) == listener.made:
             Path(listener.address.path).unlink()
 
 
-def _inode(path: str) -> tuple[int, int]:
+def _identity(path: str) -> tuple[int, int, int]:
+    """Device, inode and time of making: the number of a removed inode is soon given to the next one."""
     status = os.lstat(path)
-    return status.st_dev, status.st_ino
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 def _unix(address: Address, backlog: int) -> Listener:
@@ -132,7 +133,7 @@ def _unix(address: Address, backlog: int) -> Listener:
     finally:
         os.umask(umask)
     made.setblocking(False)
-    return Listener(address, made, _inode(address.path))
+    return Listener(address, made, _identity(address.path))
 
 
 def _remove_stale(address: Address) -> None:

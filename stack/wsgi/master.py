@@ -74,8 +74,8 @@ class Master:
         log.line(f"listening on {where}: {self._settings.workers} workers of {self._settings.threads} threads")
         while True:
             self._obey()
+            self._hear(time.monotonic())  # what a worker has said before it ended comes first
             self._reap(time.monotonic())
-            self._hear(time.monotonic())
             if self._stopping and not self._workers:
                 break
             self._act(time.monotonic())

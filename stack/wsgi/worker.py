@@ -27,7 +27,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING
 
-from . import address, log
+from . import log
 from .application import load
 from .connection import Connection, Service
 from .environ import Origin, request_line
@@ -67,7 +67,6 @@ class Worker:
         self._settings = settings
         self._report = report
         self._first_to_tell = first_to_tell
-        self._all = listeners
         self._listeners = {each.socket.fileno(): each for each in listeners}
         self._origins = {fd: _origin(each, settings) for fd, each in self._listeners.items()}
         self._only = {fd: _only(each, settings) for fd, each in self._listeners.items()}
@@ -92,11 +91,11 @@ class Worker:
             return LOAD_FAILED
         self._loaded = True
         self._open()
+        self._tell(READY)  # before the first answer, so that the master knows no later than a client
         for index in range(self._settings.threads):
             thread = threading.Thread(target=self._serve, args=(index,), name=f"request-{index}", daemon=True)
             self._threads.append(thread)
             thread.start()
-        self._tell(READY)
         self._keep()
         return self._drain()
 
@@ -222,9 +221,6 @@ class Worker:
         if self._stuck:
             self._tell(RETIRING)
         self._service.draining = True
-        for listener in self._all:
-            if self._term:
-                address.refuse_new(listener)
         while not self._done(time.monotonic()):
             self._pause(DRAIN_TICK)
             self._look(time.monotonic())
@@ -257,8 +253,6 @@ class Worker:
                 except OSError as error:
                     if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
                         return
-                    if error.errno == errno.EINVAL:  # refuse_new
-                        break
                     continue
                 self._wait_for(Connection(sock, peer, self._origins[fd], self._service, self._only[fd]))
         del self._listeners[fd]

