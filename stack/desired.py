@@ -158,7 +158,7 @@ def from_json(text: str) -> Plan:
         raise ValueError(f"this is not a plan of version {VERSION}")
     try:
         plan = _built(Plan, data)
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"this is not a plan: {error}") from error
     assert isinstance(plan, Plan)  # noqa: S101 - for the type checker
     return plan

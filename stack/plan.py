@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import keyword
 import re
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
@@ -86,6 +87,7 @@ def front(config: Config, facts: Facts) -> Front:
         ),
         stop_within=max(app.server.stop_within for app in config.apps.values()),
         user=_user(facts) or (facts.user if facts.is_root else ""),
+        group=next((app.group for app in facts.apps.values()), ""),
     )
 
 
@@ -156,7 +158,7 @@ def _entry(name: str, app: AppFacts) -> File:
         module=app.module,
         expression=app.expression,
         expression_name=re.split(r"[^\w]", app.expression, maxsplit=1)[0],
-        plain=all(part.isidentifier() for part in app.module.split(".")),
+        plain=all(part.isidentifier() and not keyword.iskeyword(part) for part in app.module.split(".")),
     )
     return File(f"{_entry_directory(name)}/stackctl_entry.py", text)
 
@@ -194,7 +196,9 @@ def _service(config: Config, facts: Facts, name: str) -> Service:
 
 def _host(site: Site) -> str:
     """A Host header that the site answers to."""
-    return url(site).removeprefix("http://").rstrip("/").replace("*.", "www.")
+    host, _, port = reachable(site.listen[0]).rpartition(":")
+    name = next((each.replace("*.", "www.") for each in site.server_names if each != "_"), host)
+    return name if port == "80" else f"{name}:{port}"
 
 
 def _probes(config: Config, facts: Facts) -> Iterable[Probe]:
@@ -233,27 +237,23 @@ def _static_probe(name: str, site: Site, static: Static) -> Probe:
 
 
 def _summary(config: Config, facts: Facts) -> Iterable[tuple[str, str]]:
-    for site in config.sites.values():
+    """What `up` says of the stack, in lines that fit a terminal."""
+    version = ".".join(map(str, facts.nginx.version)) if facts.nginx else ""
+    for key, site in config.sites.items():
         name = config.app_of(site)
         app, found = config.apps[name], facts.apps[name]
-        version = ".".join(map(str, facts.nginx.version)) if facts.nginx else ""
+        count, threads = workers(app, facts), app.server.threads
         yield "site", url(site)
-        yield (
-            "way",
-            (
-                f"browser -> {site.web} {version} -> {protocol(app)} on {name}.sock -> {app.server.engine} server"
-                f" -> {found.framework} {found.module}:{found.expression}"
-            ),
-        )
-        count = workers(app, facts)
-        yield (
-            "capacity",
-            (
-                f"{count} workers x {app.server.threads} threads = {count * app.server.threads} requests at once,"
-                f" {app.server.backlog} more may wait"
-            ),
-        )
-        for static in facts.statics[next(key for key, each in config.sites.items() if each is site)]:
-            yield "static", f"{static.url}/ by {site.web}, from {static.folder}"
-    yield "files", str(config.state_dir)
+        yield "way", f"browser -> {site.web} {version} -> {app.server.engine} server -> {found.framework}"
+        yield "hop", f"{protocol(app)} on the unix socket {name}.sock"
+        yield "app", f"{found.module}:{found.expression}, run by {_short(found.python.path, config)}"
+        yield "capacity", f"{count} workers x {threads} threads: {count * threads} requests at once"
+        for static in facts.statics[key]:
+            yield "static", f"{static.url}/ from {_short(static.folder, config)}, served by {site.web}"
+    yield "files", f"{_short(str(config.state_dir), config)} in {config.project}"
     yield "logs", "stackctl logs -f"
+
+
+def _short(path: str, config: Config) -> str:
+    """A path as seen from the project."""
+    return path.removeprefix(config.project + "/")

@@ -39,7 +39,7 @@ def _dotted(location: tuple[int | str, ...]) -> str:
     table: Any = Document
     for part in location:
         fields = table.model_fields if isinstance(table, type) and issubclass(table, BaseModel) else None
-        if fields is None and table is not dict:
+        if (fields is None and table is not dict) or part == "[key]":
             break
         parts.append(str(part))
         table = _table_of(part, fields) if fields is not None else (App if parts[-2] == "apps" else Site)

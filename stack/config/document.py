@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
+import unicodedata
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -26,9 +28,17 @@ UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
 def _text(value: str) -> str:
-    if any(ord(character) < 32 or ord(character) == 127 for character in value):
+    if any(unicodedata.category(character) == "Cc" for character in value):
         raise ValueError("has a control character (a newline, perhaps)")
+    if any(unicodedata.category(character) == "Cs" for character in value):
+        raise ValueError("is not UTF-8")  # a byte of the command line or the environment that stands for no character
     return value
+
+
+def _variable(name: str) -> str:
+    if not name or "=" in name:
+        raise ValueError(f"{name!r} is not the name of an environment variable")
+    return _text(name)
 
 
 def _name(value: str) -> str:
@@ -56,7 +66,11 @@ def _address(value: Any) -> str:
     if isinstance(value, bool) or not found or not 0 < int(found["port"]) < 65536:
         raise ValueError(f"{value!r} is not an address such as 8000, 127.0.0.1:8000 or [::1]:8000")
     host = {None: "0.0.0.0", "*": "0.0.0.0", "localhost": "127.0.0.1"}.get(found["host"], found["host"])  # noqa: S104 - asked for
-    return f"{host}:{int(found['port'])}"
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        raise ValueError(f"{value!r}: {host} is not an IP address") from None
+    return f"[{address}]:{int(found['port'])}" if address.version == 6 else f"{address}:{int(found['port'])}"
 
 
 def _size(value: Any) -> Any:
@@ -71,6 +85,20 @@ def _several(value: Any) -> Any:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
+def _once(values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(values))
+
+
+def _folders(value: dict[str, str]) -> dict[str, str]:
+    urls = [url.rstrip("/") for url in value]
+    if "" in urls:
+        raise ValueError("cannot have /, which is the app's: name a path below it, such as /static")
+    for url in urls:
+        if urls.count(url) > 1:
+            raise ValueError(f"has {url} twice")
+    return value
+
+
 def _variables(value: Any) -> Any:
     """Environment variables are text; a number that somebody wrote without quotes is meant as its digits."""
     if isinstance(value, dict):
@@ -80,13 +108,20 @@ def _variables(value: Any) -> Any:
 
 Text = Annotated[str, AfterValidator(_text)]
 Name = Annotated[str, AfterValidator(_name)]
+Variable = Annotated[str, AfterValidator(_variable)]
 UrlPath = Annotated[str, AfterValidator(_url_path)]
-Size = Annotated[int, BeforeValidator(_size), Field(ge=1)]
+Size = Annotated[int, BeforeValidator(_size), Field(ge=1, lt=2**63)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 Addresses = Annotated[
-    tuple[Annotated[str, BeforeValidator(_address)], ...], BeforeValidator(_several), Field(min_length=1)
+    tuple[Annotated[str, BeforeValidator(_address)], ...],
+    BeforeValidator(_several),
+    AfterValidator(_once),
+    Field(min_length=1),
 ]
-ServerNames = Annotated[tuple[Annotated[str, AfterValidator(_server_name)], ...], BeforeValidator(_several)]
+ServerNames = Annotated[
+    tuple[Annotated[str, AfterValidator(_server_name)], ...], BeforeValidator(_several), AfterValidator(_once)
+]
+Folders = Annotated[dict[UrlPath, Text], AfterValidator(_folders)]
 
 
 class _Table(BaseModel):
@@ -144,7 +179,7 @@ class App(_Table):
     env_file: Text = Field(
         "", description="file of NAME=value lines, for secrets; read only into the app's environment"
     )
-    env: Annotated[dict[str, Text], BeforeValidator(_variables)] = Field(
+    env: Annotated[dict[Variable, Text], BeforeValidator(_variables)] = Field(
         {}, description="variables that are no secrets"
     )
     user: Text = Field(
@@ -162,7 +197,7 @@ class Site(_Table):
     web: Text = Field("nginx", description="the web server that faces the clients")
     listen: Addresses = Field(("127.0.0.1:8000",), description="this machine only, until you say otherwise")
     server_names: ServerNames = Field((), description="host names; none: whatever comes to the address")
-    static: Literal["auto"] | dict[UrlPath, Text] = Field(
+    static: Folders | Literal["auto"] = Field(
         AUTO, description="URL path = folder, served by nginx; auto: the Flask app's own static folder"
     )
     max_body: Size = Field(32 * 1024**2, description="largest upload; nginx's own 1m refuses a photo")

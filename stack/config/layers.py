@@ -143,6 +143,9 @@ def merge(into: dict[str, Any], layer: dict[str, Any], origins: dict[str, str], 
 
 def _clear_overruled(merged: dict[str, Any], layer: dict[str, Any], origins: dict[str, str]) -> None:
     """`--workers 8` means every app: it overrules what the file says for one app alone."""
+    server = layer.get("server")
+    if not isinstance(server, dict):
+        return
     tables = [("app", merged.get("app"))]
     apps = merged.get("apps")
     tables += [(f"apps.{name}", table) for name, table in apps.items()] if isinstance(apps, dict) else []
@@ -150,7 +153,7 @@ def _clear_overruled(merged: dict[str, Any], layer: dict[str, Any], origins: dic
         own = table.get("server") if isinstance(table, dict) else None
         if not isinstance(own, dict):
             continue
-        for key in layer.get("server", {}):
+        for key in server:
             own.pop(key, None)
             origins.pop(f"{prefix}.server.{key}", None)
 

@@ -28,8 +28,12 @@ class Loaded:
     overrides: tuple[Override, ...]
 
     def origin(self, *keys: str) -> str:
-        """What decided the first of these dotted keys that anything decided; `default` if nothing did."""
-        return next((self.origins[key] for key in keys if key in self.origins), "default")
+        """What decided the first of these dotted keys that anything decided; `default` if nothing did.
+
+        A table is decided by what decided the first thing in it.
+        """
+        found = (where for key in keys for name, where in self.origins.items() if f"{name}.".startswith(f"{key}."))
+        return next(found, "default")
 
 
 def load(project: Path, overrides: Sequence[Override] = ()) -> Loaded:

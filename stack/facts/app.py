@@ -19,7 +19,7 @@ from typing import IO, Any
 from stack.config import AUTO, App, Config
 from stack.errors import ConfigError, StackError
 from stack.facts.interpreter import Interpreter
-from stack.facts.user import as_user, find_user, home
+from stack.facts.user import as_user, find_user, group, home
 
 __all__ = ["AppFacts", "environment", "find_app"]
 
@@ -47,7 +47,7 @@ class AppFacts:
     """An app as it was found. `from module import name` with `search_path` first on sys.path, then `expression`.
 
     `expression` is a dotted name or a call with literal arguments. `static_url` and `static_folder` (absolute) are both
-    set or both "". `user` is whom it runs as when we are root, "" as we are.
+    set or both "". `user` is whom it runs as when we are root, "" as we are; `group` is that user's own.
     """
 
     python: Interpreter
@@ -60,6 +60,7 @@ class AppFacts:
     static_url: str
     static_folder: str
     user: str
+    group: str = ""
 
 
 def find_app(config: Config, name: str, python: Interpreter, environ: Mapping[str, str]) -> AppFacts:
@@ -79,7 +80,7 @@ def find_app(config: Config, name: str, python: Interpreter, environ: Mapping[st
     said = _asked(python, directory, target, env, user, app.server.start_within)
     if "problem" in said:
         raise _explained(said, found_by, target, directory, python)
-    return AppFacts(python=python, directory=directory, user=user, **{"found_by": found_by, **said})
+    return AppFacts(python=python, directory=directory, user=user, group=group(user), **{"found_by": found_by, **said})
 
 
 def environment(config: Config, name: str, environ: Mapping[str, str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import subprocess
@@ -12,7 +13,7 @@ from stack.config import AUTO, Config
 from stack.errors import ConfigError
 from stack.facts.interpreter import Interpreter
 
-__all__ = ["as_user", "find_user", "home"]
+__all__ = ["as_user", "find_user", "group", "home"]
 
 SERVING_USER = "www-data"
 CAN_USE = "import os, sys; os.listdir(sys.argv[1]); open(sys.argv[2]).close()"
@@ -78,6 +79,14 @@ def as_user(name: str) -> dict[str, Any]:
 def home(name: str) -> dict[str, str]:
     """The variables that tell a process whom it runs as; none for ""."""
     return {"HOME": pwd.getpwnam(name).pw_dir, "USER": name, "LOGNAME": name} if name else {}
+
+
+def group(name: str) -> str:
+    """The group of a user, whose name need not be the user's; "" for ""."""
+    try:
+        return grp.getgrgid(pwd.getpwnam(name).pw_gid).gr_name if name else ""
+    except KeyError:  # a group that has no name
+        return ""
 
 
 def _known(name: str) -> bool:

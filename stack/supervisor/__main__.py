@@ -38,6 +38,7 @@ def main() -> int:
                 json.dump(outcome.as_json(), stream)
         elif not outcome.message:
             print(plan.welcome(), file=sys.stderr, flush=True)  # noqa: T201 - the foreground is a terminal's
+            log.release()
         else:
             print(errors.told(outcome.message, outcome.detail, outcome.hint), file=sys.stderr, flush=True)  # noqa: T201
 

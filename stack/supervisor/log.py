@@ -22,7 +22,7 @@ LONGEST = 16 * 1024
 
 
 class Log:
-    """The log file, and in the foreground standard output too."""
+    """The log file, and in the foreground standard output too, once it is released."""
 
     def __init__(self, path: Path, *, echo: bool) -> None:
         """Opens, or makes, the file."""
@@ -31,6 +31,7 @@ class Log:
         self._echo = echo
         self._colour = echo and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         self._pending: deque[bytes] = deque(maxlen=1000)
+        self._held = True
         self._file = -1
         self._size = 0
 
@@ -48,8 +49,15 @@ class Log:
             self._pending.append(shown)
             self.flush()
 
+    def release(self) -> None:
+        """Shows what has come so far, and from now on what comes: the start-up summary has been said."""
+        self._held = False
+        self.flush()
+
     def flush(self) -> None:
         """Shows what standard output takes at this moment, without waiting for it."""
+        if self._held:
+            return
         waiter = select.poll()
         with contextlib.suppress(OSError, ValueError):
             waiter.register(1, select.POLLOUT)

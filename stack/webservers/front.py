@@ -33,7 +33,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """Everything that faces the clients. `stop_within` is in seconds."""
+    """Everything that faces the clients. `stop_within` is in seconds; `user` and `group` are "" unless root starts it."""
 
     name: str
     state_dir: str
@@ -42,3 +42,4 @@ class Front:
     sites: tuple[Site, ...]
     stop_within: float
     user: str
+    group: str

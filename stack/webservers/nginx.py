@@ -16,6 +16,9 @@ MINIMUM = (1, 18)
 ASSUMED = (1, 22)
 """Rendered for when there is no nginx here to ask; `nginx-conf` may be meant for another machine."""
 
+KEPT_ON_DISK = ("proxy", "fastcgi", "uwsgi", "scgi")
+"""Modules with a directory for what does not fit into memory. Made at start, so each must be ours."""
+
 
 def site_file(front: Front, facts: Facts) -> str:
     """Upstreams and server blocks: no default_server, every http-level name prefixed, valid in any http block."""
@@ -29,13 +32,20 @@ def site_file(front: Front, facts: Facts) -> str:
         if any("$" in static.folder for site in front.sites for static in site.statics)
         else "",
         apps=list(apps.values()),
-        sites=[_site(each, apps[each.app.name]) for each in front.sites],
+        # nginx gives a Host that it does not know to the first server of an address: that is the one without a name.
+        sites=[_site(each, apps[each.app.name]) for each in sorted(front.sites, key=_has_names)],
     )
 
 
 def files(front: Front, facts: Facts) -> tuple[File, ...]:
     """A private nginx.conf, and the site file that it includes."""
-    main = render("nginx/nginx.conf.j2", name=front.name, user=front.user, stop_within=front.stop_within)
+    main = render(
+        "nginx/nginx.conf.j2",
+        name=front.name,
+        user=f"{front.user} {front.group}".strip(),
+        stop_within=front.stop_within,
+        upstream_kinds=[each for each in KEPT_ON_DISK if facts.nginx is None or _module(each) in facts.nginx.modules],
+    )
     return (File("nginx/nginx.conf", main), File("nginx/site.conf", site_file(front, facts)))
 
 
@@ -83,6 +93,14 @@ def _site(site: Site, app: dict[str, Any]) -> dict[str, Any]:
         "statics": [{"url": each.url.rstrip("/"), "folder": each.folder.rstrip("/")} for each in site.statics],
         "app": app,
     }
+
+
+def _has_names(site: Site) -> bool:
+    return any(name != "_" for name in site.server_names)
+
+
+def _module(kind: str) -> str:
+    return f"http_{kind}_module"
 
 
 def _size(count: int) -> str:

@@ -82,6 +82,7 @@ class Master:
             self._wait(time.monotonic())
         for each in self._listeners:
             address.remove(each)
+            each.socket.close()
         log.line("stopped")
         return self._exit_code
 

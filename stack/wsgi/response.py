@@ -201,8 +201,10 @@ class Response:
             lines.append("Transfer-Encoding: chunked\r\n")
         self.framed = self._left is not None or self._chunked or self.bodiless
         self.keep_alive = self._minor is not None and self.framed and self._persists()
-        if self._minor is not None and self.keep_alive is not (self._minor == 1):
-            lines.append(f"Connection: {'keep-alive' if self.keep_alive else 'close'}\r\n")
+        if self._minor is not None and not self.keep_alive:
+            lines.append("Connection: close\r\n")
+        elif self._minor == 0:
+            lines.append("Connection: keep-alive\r\n")
         lines.append("\r\n")
         return "".join(lines).encode("latin-1")
 

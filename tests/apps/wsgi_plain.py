@@ -1,4 +1,5 @@
 """The smallest app."""
+# ruff: noqa: ANN001, ANN201
 
 
 def app(environ, start_response):

@@ -1,4 +1,5 @@
 """An app that wsgiref's validator watches."""
+# ruff: noqa: ANN001, ANN201
 
 from wsgiref.validate import validator
 

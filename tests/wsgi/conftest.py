@@ -149,7 +149,17 @@ def launch(folder: Path) -> Iterator[Callable[..., Server]]:
     def start(app: str = "wsgi_odd:app", *arguments: str, ready: bool = True, **options: object) -> Server:
         path = folder / f"{len(servers)}.sock"
         errors = folder / f"{len(servers)}.log"
-        argv = [sys.executable, "-m", "stack.wsgi", app, "--bind", f"unix:{path}", "--pythonpath", str(APPS), *arguments]
+        argv = [
+            sys.executable,
+            "-m",
+            "stack.wsgi",
+            app,
+            "--bind",
+            f"unix:{path}",
+            "--pythonpath",
+            str(APPS),
+            *arguments,
+        ]
         with errors.open("wb") as log:
             process = subprocess.Popen(argv, cwd=ROOT, stderr=log, stdin=subprocess.DEVNULL, **options)  # type: ignore[call-overload]
         server = Server(process, path, errors)
@@ -180,7 +190,7 @@ def answers(server: Server) -> bool:
 
 def gone(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE and not Path(f"/proc/{pid}/fd/0").exists()
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
 

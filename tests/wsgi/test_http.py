@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from stack.wsgi.http import HEAD_LIMIT, Chunked, Head, head
 from stack.wsgi.protocol import ProtocolError
 
@@ -108,7 +109,9 @@ def test_chunk_lines_are_limited() -> None:
 
 
 noise = st.binary(max_size=200) | st.lists(
-    st.sampled_from([b"GET / HTTP/1.1\r\n", b"Host: a\r\n", b"\r\n", b"Content-Length: ", b"Transfer-Encoding: chunked\r\n"])
+    st.sampled_from(
+        [b"GET / HTTP/1.1\r\n", b"Host: a\r\n", b"\r\n", b"Content-Length: ", b"Transfer-Encoding: chunked\r\n"]
+    )
     | st.binary(max_size=5)
 ).map(b"".join)
 

@@ -154,7 +154,7 @@ def test_request_that_does_not_end_is_killed_after_stop_within(launch: Callable[
 
 def test_killed_worker_is_replaced_and_said(launch: Callable[..., Server]) -> None:
     server = launch("wsgi_odd:app", "--workers", "2")
-    first = wait_until(lambda: len(server.workers()) == 2 and server.workers(), "two workers")
+    first = wait_until(lambda: found if len(found := server.workers()) == 2 else [], "two workers")
     os.kill(first[0], signal.SIGKILL)
     wait_until(lambda: len(set(server.workers()) - {first[0]}) == 2, "another worker")
     wait_until(lambda: f"worker {first[0]} killed by SIGKILL; replaced" in server.log, "it is said")
@@ -171,7 +171,7 @@ def test_stopped_worker_is_replaced(server: Server) -> None:
 
 def test_killed_master_leaves_no_worker(launch: Callable[..., Server]) -> None:
     server = launch("wsgi_odd:app", "--workers", "3")
-    workers = wait_until(lambda: len(server.workers()) == 3 and server.workers(), "three workers")
+    workers = wait_until(lambda: found if len(found := server.workers()) == 3 else [], "three workers")
     server.process.kill()
     server.process.wait()
     for pid in workers:
@@ -189,9 +189,7 @@ def test_worker_killed_by_term_alone_is_replaced(server: Server) -> None:
 
 
 @pytest.mark.parametrize(("route", "words"), [("loop", "in route_loop"), ("sleep", "stuck in C code?")])
-def test_stuck_request_is_shown_and_its_worker_replaced(
-    launch: Callable[..., Server], route: str, words: str
-) -> None:
+def test_stuck_request_is_shown_and_its_worker_replaced(launch: Callable[..., Server], route: str, words: str) -> None:
     server = launch("wsgi_odd:app", "--workers", "1", "--threads", "2", "--timeout", "0.5")
     first = server.workers()[0]
     assert server.raw(f"GET /{route} HTTP/1.0\r\n\r\n".encode()) == b""
@@ -300,7 +298,16 @@ def test_term_while_loading_is_not_lost(folder: Path) -> None:
         f"import time, pathlib\npathlib.Path({str(folder / 'importing')!r}).touch()\n"
         "while True:\n    try:\n        time.sleep(60)\n    except BaseException:\n        pass\n"
     )
-    argv = [sys.executable, "-m", "stack.wsgi", "wsgi_slow:app", "--bind", f"unix:{folder}/s", "--pythonpath", str(folder)]
+    argv = [
+        sys.executable,
+        "-m",
+        "stack.wsgi",
+        "wsgi_slow:app",
+        "--bind",
+        f"unix:{folder}/s",
+        "--pythonpath",
+        str(folder),
+    ]
     process = subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.DEVNULL)
     try:
         wait_until((folder / "importing").exists, "the app is being imported")

@@ -161,11 +161,15 @@ def test_streaming(client: Client, folder: Path) -> None:
 
 
 def test_chunked_upload(client: Client) -> None:
-    client.request("POST", "/echo", iter([b"abc", b"def"]), encode_chunked=True, headers={"Transfer-Encoding": "chunked"})
+    client.request(
+        "POST", "/echo", iter([b"abc", b"def"]), encode_chunked=True, headers={"Transfer-Encoding": "chunked"}
+    )
     assert client.getresponse().read() == b"abcdef"
 
 
-@pytest.mark.parametrize(("protocol", "path"), [("http", "/broken"), ("http", "/broken?length"), ("uwsgi", "/broken?length")])
+@pytest.mark.parametrize(
+    ("protocol", "path"), [("http", "/broken"), ("http", "/broken?length"), ("uwsgi", "/broken?length")]
+)
 def test_answer_that_breaks_off_is_broken_at_the_client_too(front: Path, protocol: str, path: str) -> None:
     client = Client(front / f"{protocol}.sock")
     client.request("GET", path)
@@ -192,7 +196,7 @@ def test_more_variables_than_a_packet_holds_are_refused_by_nginx(front: Path) ->
 
 
 def test_no_request_fails_when_the_server_is_replaced(
-    front: Path, server: Server, folder: Path, launch: Callable[..., Server]
+    front: Path, server: Server, launch: Callable[..., Server]
 ) -> None:
     """A successor takes the path over, and the old server drains while requests go on."""
     clients = [Client(front / "http.sock"), Client(front / "uwsgi.sock")]

@@ -3,12 +3,15 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from stack.wsgi.protocol import ProtocolError
 from stack.wsgi.uwsgi import length, variables
 
 from .conftest import packet
 
-names = st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ_", min_size=1, max_size=20).filter(lambda name: not name.startswith(("UWSGI_", "HTTP_")))
+names = st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ_", min_size=1, max_size=20).filter(
+    lambda name: not name.startswith(("UWSGI_", "HTTP_"))
+)
 
 
 @given(st.dictionaries(names, st.text(st.characters(max_codepoint=255), max_size=50), max_size=20))

@@ -1,0 +1,106 @@
+"""The visitors: one request, and many at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.message import Message
+from http.client import HTTPConnection, HTTPException
+from types import TracebackType
+from typing import Self
+
+PATIENCE = 60.0  # seconds that a client waits at most
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: Message
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+
+def ask(
+    port: int, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+) -> Answer:
+    """One request on a connection of its own."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    try:
+        connection.request(method, path, body, dict(headers or {}))
+        response = connection.getresponse()
+        return Answer(response.status, response.headers, response.read())
+    finally:
+        connection.close()
+
+
+class Load:
+    """Visitors who ask one request after the other from `with` to its end: GET and POST in turn.
+
+    All but the first keep their connections. One more asks for what takes a second. What they get is compared with
+    what is right; `failed` says what was not.
+    """
+
+    def __init__(self, port: int, clients: int = 8, *, slow: bool = True) -> None:
+        self.failed: list[str] = []
+        self._port = port
+        self._good = [0] * (clients + slow)
+        self._stopped = threading.Event()
+        self._threads = [threading.Thread(target=self._visit, args=(number,)) for number in range(clients)]
+        if slow:
+            self._threads.append(threading.Thread(target=self._wait, args=(clients,)))
+
+    @property
+    def good(self) -> int:
+        return sum(self._good)
+
+    def __enter__(self) -> Self:
+        for each in self._threads:
+            each.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopped.set()
+        for each in self._threads:
+            each.join(PATIENCE)
+
+    def _visit(self, number: int) -> None:
+        count = 0
+        connection = HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
+        while not self._stopped.wait(0.004):
+            count += 1
+            body = f"{number}-{count} ".encode() * 50
+            if count % 2:
+                self._try(connection, number, "GET", "/pid", None)
+            else:
+                self._try(connection, number, "POST", "/echo", body)
+        connection.close()
+
+    def _wait(self, number: int) -> None:
+        connection = HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
+        while not self._stopped.wait(0.1):
+            self._try(connection, number, "GET", "/slow?seconds=1", None)
+        connection.close()
+
+    def _try(self, connection: HTTPConnection, number: int, method: str, path: str, body: bytes | None) -> None:
+        began = time.monotonic()
+        try:
+            connection.request(method, path, body, {"Connection": "close"} if number == 0 else {})
+            response = connection.getresponse()
+            received = response.read()
+            if response.status == 200 and (received == body or (body is None and received)):
+                self._good[number] += 1
+                return
+            problem = f"{response.status} {received[:80]!r}"
+        except (OSError, HTTPException) as error:
+            problem = repr(error)
+            connection.close()
+        self.failed.append(f"client {number}: {method} {path} after {time.monotonic() - began:.3f} s: {problem}")

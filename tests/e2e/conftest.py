@@ -1,0 +1,38 @@
+"""Projects for the tests, each with a stack of its own, of which nothing may be left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from .project import APPS, EXAMPLE, Project
+
+Copy = Callable[..., Project]
+
+
+@pytest.fixture
+def copy() -> Iterator[Copy]:
+    """Copies of projects: a directory, and where the copy shall be."""
+    with ExitStack() as ends:
+
+        def made(source: Path | None, name: str = "site", under: str = "") -> Project:
+            project = Project(source, name, under)
+            ends.callback(project.end)
+            return project
+
+        yield made
+
+
+@pytest.fixture
+def example(copy: Copy) -> Project:
+    """The example project."""
+    return copy(EXAMPLE)
+
+
+@pytest.fixture
+def steered(copy: Copy) -> Project:
+    """The app that waits for files which the test makes."""
+    return copy(APPS / "steered")

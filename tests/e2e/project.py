@@ -1,0 +1,282 @@
+"""A copy of a project in a directory of its own, the command line in it, and whatever runs because of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+
+from stack import config
+from stack.facts import runtime_dir
+
+from .client import Answer, ask
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "deploy" / "example"
+APPS = ROOT / "tests" / "apps"
+WITHIN = 30.0  # seconds: a deadline for what should take less than one
+STACKCTL = (sys.executable, "-m", "stack")
+
+T = TypeVar("T")
+
+
+def until(fact: Callable[[], T], what: str, within: float = WITHIN) -> T:
+    """Poll until the fact is true."""
+    deadline = time.monotonic() + within
+    while not (found := fact()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within:g} s: {what}")
+        time.sleep(0.01)
+    return found
+
+
+def free_port() -> int:
+    """A port below those that the kernel gives to clients, so that none of ours can take it meanwhile."""
+    while True:
+        port = random.randint(20000, 32000)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+def listens(port: int) -> bool:
+    """Whether somebody accepts connections there."""
+    with socket.socket() as probe:
+        probe.settimeout(WITHIN)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether the process runs; one that is only not reaped yet does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class Foreground:
+    """A command that goes on, with its output in files."""
+
+    def __init__(self, process: subprocess.Popen[bytes], out: Path, err: Path) -> None:
+        self.process = process
+        self._out, self._err = out, err
+
+    @property
+    def out(self) -> str:
+        return self._out.read_text("utf-8", "replace")
+
+    @property
+    def err(self) -> str:
+        return self._err.read_text("utf-8", "replace")
+
+    def says(self, text: str) -> None:
+        """Wait until it has said this on one of the two."""
+
+        def said() -> bool:
+            if text in self.out or text in self.err:
+                return True
+            assert self.process.poll() is None, f"it ended with {self.process.returncode}: {self.err}\n{self.out}"
+            return False
+
+        until(said, f"it says {text!r}: {self.err}\n{self.out}")
+
+    def wait(self) -> int:
+        return self.process.wait(WITHIN)
+
+
+class Project:
+    """The project's copy. Every process that comes of a command in it carries a mark in its environment."""
+
+    def __init__(self, source: Path | None, name: str = "site", under: str = "") -> None:
+        self.place = Path(tempfile.mkdtemp(prefix="e-"))
+        self.place.chmod(0o755)
+        self.events = self.place / "events"
+        self.events.mkdir()
+        self.events.chmod(0o777)
+        self.directory = self.place / under / name
+        self.port = free_port()
+        self.mark = f"e2e-{uuid.uuid4()}"
+        self.command: tuple[str, ...] = STACKCTL
+        self.runtime_dirs: set[str] = set()
+        self._started: list[Foreground] = []
+        self.directory.parent.mkdir(parents=True, exist_ok=True)
+        if source is None:
+            self.directory.mkdir()
+        else:
+            shutil.copytree(source, self.directory, ignore=shutil.ignore_patterns(".stackctl", "__pycache__"))
+
+    # Files.
+
+    def write(self, path: str, text: str) -> Path:
+        """A file of the project."""
+        file = self.directory / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, "utf-8")
+        return file
+
+    def event(self, name: str) -> Path:
+        """A file by which the test tells the app to go on; not made yet."""
+        return self.events / name
+
+    @property
+    def state(self) -> Path:
+        return self.directory / ".stackctl"
+
+    def log(self) -> str:
+        return (self.state / "log" / "stack.log").read_text("utf-8", "replace")
+
+    def rendered(self) -> dict[str, bytes]:
+        """All that stackctl wrote for its programs to read."""
+        files = (each for each in self.state.rglob("*") if each.is_file() and "log" not in each.parts)
+        return {str(each.relative_to(self.state)): each.read_bytes() for each in files}
+
+    @property
+    def runtime(self) -> Path:
+        """The runtime directory, whether it is there or not."""
+        return Path(runtime_dir(config.load(self.directory).config, self.environment))
+
+    # Commands.
+
+    @property
+    def environment(self) -> dict[str, str]:
+        ours = ("STACKCTL_", "FLASK", "VIRTUAL_ENV", "PYTHON")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        return {**kept, "E2E_MARK": self.mark}
+
+    def run(
+        self, *arguments: str, code: int | None = 0, cwd: Path | None = None, env: dict[str, str] | None = None
+    ) -> Done:
+        """A command to its end, in the project's directory; its exit code is compared with `code` unless that is None."""
+        done = subprocess.run(
+            [*self.command, *arguments],
+            cwd=cwd or self.directory,
+            env={**self.environment, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=90,
+            check=False,
+        )
+        found = Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+        assert code in (None, found.code), f"{arguments} ended with {found.code}:\n{found.out}\n{found.err}"
+        return found
+
+    def up(self, *arguments: str, code: int | None = 0, **options: Any) -> Done:
+        """`up -d` on the project's port."""
+        return self.run("up", "-d", "--listen", self.address, *arguments, code=code, **options)
+
+    def start(self, *arguments: str, before: tuple[str, ...] = ()) -> Foreground:
+        """A command that goes on."""
+        number = len(self._started)
+        out, err = self.place / f"{number}.out", self.place / f"{number}.err"
+        with out.open("wb") as output, err.open("wb") as errors:
+            process = subprocess.Popen(
+                [*before, *self.command, *arguments],
+                cwd=self.directory,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
+            )
+        started = Foreground(process, out, err)
+        self._started.append(started)
+        return started
+
+    def status(self) -> Any:
+        return self.run("status", "--json").json
+
+    def service(self, name: str) -> Any:
+        """One service as `status` tells of it."""
+        return next(each for each in self.status()["services"] if each["name"] == name)
+
+    def pid(self, name: str) -> int:
+        """The process of the generation of a service that serves."""
+        serving = [each["pid"] for each in self.service(name)["generations"] if each["state"] == "serving"]
+        assert len(serving) == 1
+        pid: int = serving[0]
+        return pid
+
+    def workers(self, name: str) -> set[int]:
+        """The children of that process."""
+        return {each.pid for each in psutil.Process(self.pid(name)).children() if lives(each)}
+
+    # The site.
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}/"
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return ask(self.port, "GET", path, headers=headers)
+
+    def post(self, path: str, body: bytes, **headers: str) -> Answer:
+        return ask(self.port, "POST", path, body, headers)
+
+    # What is left.
+
+    def processes(self) -> list[psutil.Process]:
+        """All that live and carry the mark, or work in the project (nginx writes its title over its environment)."""
+        found = []
+        for each in psutil.process_iter():
+            try:
+                environment = Path(f"/proc/{each.pid}/environ").read_bytes()
+                if (self.mark.encode() in environment or self._is_in(each)) and lives(each):
+                    found.append(each)
+            except (OSError, psutil.Error):
+                continue  # ended meanwhile, or another user's
+        return found
+
+    def _is_in(self, process: psutil.Process) -> bool:
+        return Path(process.cwd().removesuffix(" (deleted)")).is_relative_to(self.place)
+
+    def nothing_is_left(self) -> None:
+        """Wait until no process is left, and look that no runtime directory is."""
+        until(lambda: not self.processes(), f"nothing of the stack runs any more: {self.processes()}")
+        assert not self.runtime.exists(), list(self.runtime.rglob("*"))
+
+    def end(self) -> None:
+        """`down`, which must leave nothing. What is left nevertheless is killed, and fails the test."""
+        try:
+            self.run("down", code=0)
+            self.nothing_is_left()
+            for each in self._started:
+                each.wait()
+        finally:
+            for process in self.processes():
+                process.kill()
+            for each in self._started:
+                each.process.wait(WITHIN)
+            shutil.rmtree(self.place, ignore_errors=True)
