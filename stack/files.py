@@ -74,7 +74,11 @@ def validate(plan: Plan) -> None:
         StackError: the state directory cannot be written.
     """
     _prepare(plan)
-    with tempfile.TemporaryDirectory(prefix="check-", dir=plan.state_dir) as aside:
+    try:
+        place = tempfile.TemporaryDirectory(prefix="check-", dir=plan.state_dir)
+    except OSError as error:
+        raise _unwritable(plan, error) from error
+    with place as aside:
         try:
             for name in DIRECTORIES:
                 Path(aside, name).mkdir(parents=True)

@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 MOST = 1 << 20  # bytes of an answer that are read; the rest is not needed to know that it came
+VERSION = b"HTTP/1."
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: [^\r\n]*)?\r?\n")  # RFC 9112, section 4
 
 
@@ -90,7 +91,7 @@ def answer(received: bytes, seconds: float) -> Answer | None:
     """
     head, end, body = received.partition(b"\r\n\r\n")
     if not end:
-        if len(received) >= 12 and not received.startswith(b"HTTP/1."):
+        if not _begins_well(received):
             raise NoAnswerError(f"it answered something that is not HTTP: {received[:40]!r}", connected=True)
         return None
     found = STATUS_LINE.match(head + b"\r\n")
@@ -174,11 +175,15 @@ def _target(address: str) -> tuple[socket.AddressFamily, str | tuple[str, int]]:
     return socket.AF_INET, (host, int(port))
 
 
+def _begins_well(received: bytes) -> bool:
+    return VERSION.startswith(received[: len(VERSION)])
+
+
 def _complete(received: bytes) -> bool:
     """Whether there is no need to read on."""
     head, end, body = received.partition(b"\r\n\r\n")
     if not end:
-        return len(received) >= MOST
+        return len(received) >= MOST or not _begins_well(received)
     length = re.search(rb"\r\ncontent-length:[ \t]*([0-9]+)", head.lower())
     return len(body) >= (int(length[1]) if length else MOST)
 

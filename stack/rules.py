@@ -5,12 +5,13 @@ A rule yields problems. An error stops `up` and `reload`; a warning is said and 
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from stack.config import Config
+from stack.config import AUTO, Config
 from stack.desired import Plan
 from stack.errors import ConfigError, MissingProgramError, StackError
 from stack.facts import Facts
@@ -160,6 +161,49 @@ def root_lends_no_hand(_: Config, facts: Facts, plan: Plan) -> Iterable[Problem]
         )
 
 
+def apps_have_names_of_their_own(config: Config, _: Facts, plan: Plan) -> Iterable[Problem]:
+    """A name is a service, a word in the log and, with `_` for `-`, an upstream of nginx."""
+    taken = {"stack": "the supervisor", "access": "the access log", AUTO: "the word for the only app"}
+    taken |= {each.name: "the web server" for each in plan.services if not each.link}
+    for name in config.apps:
+        plain = name.replace("-", "_")
+        if plain in taken:
+            yield Problem(
+                "apps-have-names-of-their-own",
+                f"[apps.{name}]: the name is taken by {taken[plain]}",
+                "Give it another name.",
+            )
+        taken[plain] = f"[apps.{name}]"
+
+
+def sites_are_told_apart(config: Config, _: Facts, __: Plan) -> Iterable[Problem]:
+    """Of two sites with the same address and name the second never gets a request."""
+    taken: dict[tuple[str, str], str] = {}
+    for name, site in config.sites.items():
+        for key in itertools.product(site.listen, (each.lower() for each in site.server_names or ("_",))):
+            if key in taken:
+                address, host = key
+                yield Problem(
+                    "sites-are-told-apart",
+                    f"[sites.{name}] and [sites.{taken[key]}] both listen on {address} for "
+                    + ("every host name" if host == "_" else host),
+                    "Give one of them another listen or other server_names.",
+                )
+                break
+            taken[key] = name
+
+
+def apps_share_a_user(_: Config, facts: Facts, __: Plan) -> Iterable[Problem]:
+    """The directory of the sockets belongs to one user; another cannot make a socket there."""
+    users = dict.fromkeys(app.user for app in facts.apps.values())
+    if facts.is_root and len(users) > 1:
+        yield Problem(
+            "apps-share-a-user",
+            f"[app] user: the apps of one stack run as one user, not as {' and '.join(each or 'root' for each in users)}",
+            "Set user to the same name for all of them, or make them stacks of their own.",
+        )
+
+
 RULES: tuple[Rule, ...] = (
     nginx_is_here,
     nginx_is_new_enough,
@@ -170,4 +214,7 @@ RULES: tuple[Rule, ...] = (
     static_folders_exist,
     sockets_have_short_paths,
     root_lends_no_hand,
+    apps_have_names_of_their_own,
+    sites_are_told_apart,
+    apps_share_a_user,
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,27 +27,36 @@ def lines(log: Path, name: str, last: int, *, follow: bool) -> Iterator[str]:
     path = log.with_name("access.log") if name == ACCESS else log
     tag = f" {name}[" if name not in ("", ACCESS) else ""
     try:
-        stream = path.open(encoding="utf-8", errors="replace")
+        stream = path.open("rb")  # where a line ends in it is counted in bytes
     except FileNotFoundError:
         raise StackError(f"there is no log yet: {path}", "`stackctl up` starts the stack and its log.") from None
     with stream:
-        said = [line for line in stream if tag in line[:64]]
-        if tag and not said and not follow:
-            stream.seek(0)
-            tags = {line.split(" ", 3)[2].partition("[")[0] for line in stream if line.count(" ") > 2}
-            raise UsageError(f"{name} has written nothing", f"There is: {', '.join(sorted({*tags, ACCESS}))}.")
-        yield from said[-last:]
+        said = deque((line for line in map(_text, stream) if tag in line[:64]), maxlen=last)
+        if tag and not said and last and not follow:
+            raise UsageError(f"{name} has written nothing", f"There is: {', '.join(sorted({*_tags(path), ACCESS}))}.")
+        yield from said
         while follow:
             line = stream.readline()
-            if line.endswith("\n"):
-                if tag in line[:64]:
-                    yield line
+            if line.endswith(b"\n"):
+                if tag in _text(line)[:64]:
+                    yield _text(line)
                 continue
-            stream.seek(stream.tell() - len(line.encode()))
+            stream.seek(-len(line), os.SEEK_CUR)
             if _was_set_aside(path, stream.fileno()):
-                yield from lines(log, name, last=0, follow=True)
+                yield from lines(log, name, last=sys.maxsize, follow=True)
                 return
             time.sleep(LOOK_AGAIN)
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "replace")
+
+
+def _tags(path: Path) -> set[str]:
+    """Who has written: the third word of each line, without its pid."""
+    with path.open("rb") as stream:
+        words = (_text(line).split(" ", 3) for line in stream)
+        return {each[2].partition("[")[0] for each in words if len(each) > 3}
 
 
 def _was_set_aside(path: Path, descriptor: int) -> bool:

@@ -117,8 +117,7 @@ def _prepared(project: Path, flags: Sequence[Override]) -> Iterator[tuple[Prepar
 
 def _lock(where: str) -> int:
     try:
-        if not Path(where).is_symlink():
-            place.enter(where)
+        place.enter(where)
         lock = place.take(where)
     except place.Taken as taken:
         pid, since = taken.owner.get("pid", "?"), taken.owner.get("since", time.time())

@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import socket
+import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -50,12 +51,13 @@ def call(runtime_dir: str, request: dict[str, Any], within: float | None = None)
     """Asks a running stack; `within` seconds, or however long it takes.
 
     Raises:
-        Nobody: no supervisor is there, or it ended before it answered.
+        Nobody: no supervisor of ours is there, or it ended before it answered.
     """
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(within)
             connection.connect(str(path(runtime_dir)))
+            _refuse_strangers(connection)
             connection.sendall(json.dumps(request).encode() + b"\n")
             with connection.makefile("rb") as stream:
                 line = stream.readline()
@@ -65,6 +67,13 @@ def call(runtime_dir: str, request: dict[str, Any], within: float | None = None)
         raise Nobody("the supervisor ended before it answered")
     answer: dict[str, Any] = json.loads(line)
     return answer
+
+
+def _refuse_strangers(connection: socket.socket) -> None:
+    """What answers is believed, plan and all: so it must be us, or root."""
+    _, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    if user not in (0, os.geteuid()):
+        raise PermissionError(f"another user (uid {user}) listens on the control socket")
 
 
 def _session(answer: Answerer) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:

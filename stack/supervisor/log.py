@@ -71,9 +71,7 @@ class Log:
     def _write(self, line: bytes) -> None:
         try:
             if self._file < 0:
-                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-                self._file = os.open(self.path, flags, 0o640)
-                self._size = os.fstat(self._file).st_size
+                self._open()
             if self._size > LARGEST:
                 self._set_aside()
             os.write(self._file, line)
@@ -81,8 +79,13 @@ class Log:
         except OSError:
             self.lost += 1
 
+    def _open(self) -> None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._file = os.open(self.path, flags, 0o640)
+        self._size = os.fstat(self._file).st_size
+
     def _set_aside(self) -> None:
         self.path.replace(self.path.with_name(self.path.name + ".1"))
-        os.close(self._file)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._file, self._size = os.open(self.path, flags, 0o640), 0
+        full, self._file = self._file, -1  # whatever fails now, the next line opens the file again
+        os.close(full)
+        self._open()

@@ -32,21 +32,35 @@ class Taken(OSError):  # noqa: N818 - it says what the lock is
 
 
 def enter(runtime_dir: str) -> None:
-    """Makes the runtime directory, and refuses one that is not ours alone to write.
+    """Makes the runtime directory, by its path or by a link of ours to it; refuses one that others could change.
 
     Raises:
-        OSError: it cannot be made, or somebody else owns it or the directory that it is in.
+        OSError: it cannot be made, or somebody else owns it, or could put another in its place.
     """
-    where = Path(runtime_dir)
-    shared = 0o755 if os.geteuid() == 0 else 0o700
-    for directory, mode in ((where.parent, shared), (where, 0o711 if os.geteuid() == 0 else 0o700)):
-        with contextlib.suppress(FileExistsError):
-            directory.mkdir(mode=mode, parents=True)
-        found = directory.lstat()
-        if not stat.S_ISDIR(found.st_mode):
-            raise OSError(f"{directory} is not a directory")
-        if directory == where and found.st_uid != os.geteuid():
-            raise OSError(f"{directory} belongs to another user (uid {found.st_uid})")
+    where, ours = Path(runtime_dir), (os.geteuid(),)
+    _directory(where.parent, 0o755 if os.geteuid() == 0 else 0o700, owners=(0, *ours))
+    if where.is_symlink():
+        _refuse_owner(where, where.lstat(), ours)
+        enter(os.path.realpath(where))
+    else:
+        _directory(where, 0o711 if os.geteuid() == 0 else 0o700, owners=ours)
+
+
+def _directory(path: Path, mode: int, owners: tuple[int, ...]) -> None:
+    """Makes a directory, or sees that nobody but these users can change what is in it."""
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=mode, parents=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise OSError(f"{path} is not a directory")
+    _refuse_owner(path, found, owners)
+    if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+        raise OSError(f"everybody may write to {path}")
+
+
+def _refuse_owner(path: Path, found: os.stat_result, owners: tuple[int, ...]) -> None:
+    if found.st_uid not in owners:
+        raise OSError(f"{path} belongs to another user (uid {found.st_uid})")
 
 
 def point(alias: str, runtime_dir: str) -> None:
@@ -138,7 +152,7 @@ def leave(runtime_dir: str) -> None:
     mine = [
         *(sockets.iterdir() if sockets.is_dir() else ()),
         *where.glob("*.pid"),
-        where / PLAN,
+        *where.glob(PLAN + "*"),
         where / "control.sock",
     ]
     for path in [*mine, where / LOCK]:

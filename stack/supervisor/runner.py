@@ -23,7 +23,9 @@ __all__ = ["Ended", "Spawned", "adopt_orphans", "ended", "generation_socket", "r
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-PRIVATE = ("STACKCTL_", "LISTEN_", "NOTIFY_SOCKET", "NGINX", "WATCHDOG_")  # meant for us, not for a service
+PREFIX = "STACKCTL_"
+# systemd's and nginx's words to the process that they start: meant for us, not for a service.
+PRIVATE = {"LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "NGINX"}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -128,7 +130,8 @@ def _filled(text: str, service: Service, number: int) -> str:
 
 
 def _environment(service: Service) -> dict[str, str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(PRIVATE)} | service.env
+    inherited = {name: os.environ[name] for name in os.environ if not name.startswith(PREFIX) and name not in PRIVATE}
+    environment = inherited | service.env
     if service.env_file:
         with open(service.env_file, encoding="utf-8") as stream:  # noqa: PTH123 - its error names the file
             found = dotenv_values(stream=stream)

@@ -44,6 +44,10 @@ DRAIN_TICK = 0.02  # seconds between two looks at whether all is done
 DRAIN_IDLE = 5.0  # seconds that an idle connection is left to its peer to close, while draining
 NO_DESCRIPTORS_PAUSE = 0.05  # seconds to wait where no descriptor is free
 
+# One-shot: an event wakes one thread, which arms the socket again once it has accepted. Without that all idle threads
+# wake for each connection. Not EPOLLEXCLUSIVE: it wakes one process, whose thread may take another event first.
+LISTEN = select.EPOLLIN | select.EPOLLONESHOT
+
 READY = 1  # what a worker tells the master: with its pid, as REPORT packs them
 RETIRING = 2
 REPORT = struct.Struct("=iB")
@@ -119,7 +123,7 @@ class Worker:
         self._finish_read, self._finish_write = os.pipe2(os.O_CLOEXEC)
         self._epoll.register(self._finish_read, select.EPOLLIN)
         for fd in self._listeners:
-            self._epoll.register(fd, select.EPOLLIN)
+            self._epoll.register(fd, LISTEN)
 
     def _tell(self, what: int) -> None:
         os.write(self._report, REPORT.pack(os.getpid(), what))
@@ -146,6 +150,8 @@ class Worker:
     def _accept(self, fd: int, index: int) -> None:
         """Accept one connection and go on with it at once: what it asks is mostly there already."""
         connection = self._accepted(fd)
+        with contextlib.suppress(OSError):  # left meanwhile, by _empty
+            self._epoll.modify(fd, LISTEN)
         if connection is not None:
             self._advance(connection, index)
 

@@ -53,9 +53,11 @@ def wait() -> str:
 
 @app.get("/stream")
 def stream() -> Response:
+    path = request.args["for"]
+
     def lines() -> Iterator[str]:
         yield "first\n"
-        wait_for(request.args["for"])
+        wait_for(path)
         yield "last\n"
 
     return Response(lines(), mimetype="text/plain", headers={"X-Accel-Buffering": "no"})

@@ -1,0 +1,183 @@
+"""The commands beside a stack that runs detached: what they print, what they end with, what they remember."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import psutil
+import pytest
+
+from .project import Project, listens, until
+
+pytestmark = pytest.mark.e2e
+
+
+def test_up_detached_prints_the_url_alone_on_stdout(example: Project) -> None:
+    done = example.up()
+    assert done.out == f"{example.url}\n"
+    assert "capacity" in done.err
+    assert example.get("/healthz").status == 200
+
+
+def test_commands_work_from_a_subdirectory(example: Project) -> None:
+    example.up()
+    inside = example.directory / "templates"
+    assert example.run("status", cwd=inside).out.startswith("site")
+    assert example.run("health", cwd=inside).out.count("ok ") == 3
+    assert "is ready" in example.run("logs", cwd=inside).out
+    assert example.run("diff", "--exit-code", cwd=inside).out == ""
+    assert "stack.toml" in example.run("config", "--origin", cwd=inside).out
+    assert example.run("reload", cwd=inside).err.endswith("app: generation 2 serves\n")
+    assert "stopped" in example.run("down", cwd=inside).err
+
+
+def test_project_can_be_named_from_anywhere(example: Project) -> None:
+    anywhere = example.place
+    place = ("--project", str(example.directory))
+    example.run(*place, "up", "-d", "--listen", example.address, cwd=anywhere)
+    assert example.run(*place, "status", "--json", cwd=anywhere).json["project"] == str(example.directory)
+    example.run(*place, "down", cwd=anywhere)
+
+
+def test_status_tells_services_and_generations(example: Project) -> None:
+    example.up()
+    status = example.status()
+    assert status["url"] == example.url
+    assert [each["name"] for each in status["services"]] == ["app", "nginx"]
+    assert all(each["state"] == "serving" and each["restarts"] == 0 for each in status["services"])
+    assert psutil.Process(status["pid"]).children()
+    for each in status["services"]:
+        assert psutil.Process(each["generations"][0]["pid"]).ppid() == status["pid"]
+
+
+def test_health_passes_every_hop(example: Project) -> None:
+    example.up()
+    hops = example.run("health", "--json").json
+    assert [each["hop"] for each in hops] == ["app", "site", "static"]
+    assert all(each["ok"] for each in hops)
+
+
+def test_health_names_the_hop_that_is_broken(example: Project) -> None:
+    example.up()
+    for each in (example.directory / "static").iterdir():
+        each.unlink()
+    done = example.run("health", code=4)
+    assert done.out.count("FAIL") == 1
+    assert "static file of site" in done.out
+    assert "answered 404" in done.out
+
+
+def test_health_without_a_stack_is_unhealthy(example: Project) -> None:
+    assert "`stackctl up`" in example.run("health", code=4).err
+
+
+def test_logs_show_each_service(steered: Project) -> None:
+    steered.up()
+    steered.get("/say/something")
+    until(lambda: "said something" in steered.run("logs", "app").out, "the app's line is in the log")
+    until(lambda: "GET /say/something" in steered.run("logs", "access").out, "the request is in the access log")
+    assert "app[" not in steered.run("logs", "stack").out
+    assert len(steered.run("logs", "-n", "1").out.splitlines()) == 1
+    done = steered.run("logs", "nothing", code=2)
+    assert "There is: access, app" in done.err
+
+
+def test_logs_follow(steered: Project) -> None:
+    steered.up()
+    follower = steered.start("logs", "--follow", "app")
+    follower.says("listening on")
+    steered.get("/say/later")
+    follower.says("said later")
+    follower.process.terminate()
+    follower.process.wait()
+
+
+def test_logs_into_a_closed_pipe_end_quietly(steered: Project) -> None:
+    steered.up()
+    argv = [*steered.command, "logs", "--follow"]
+    reader = subprocess.Popen(
+        argv, cwd=steered.directory, env=steered.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert reader.stdout is not None
+    assert reader.stderr is not None
+    assert reader.stdout.readline()
+    reader.stdout.close()
+    until(lambda: steered.get("/say/more").status and reader.poll() is not None, "it ends, once it has more to say")
+    assert reader.stderr.read() == b""
+    reader.stderr.close()
+
+
+def test_diff_shows_what_reload_would_change(example: Project) -> None:
+    example.up()
+    toml = example.directory / "stack.toml"
+    toml.write_text(toml.read_text() + '\n[site]\nmax_body = "7m"\n'.replace("[site]\n", "")) if False else None
+    example.write("stack.toml", toml.read_text().replace('# max_body = "32m"', 'max_body = "7m"').replace("# threads = 4", "threads = 2"))
+    done = example.run("diff", "--exit-code", code=1)
+    assert "-    client_max_body_size 32m;" in done.out
+    assert "+    client_max_body_size 7m;" in done.out
+    assert "--threads 2" in done.out
+    example.run("reload")
+    assert example.run("diff", "--exit-code").out == ""
+    assert "client_max_body_size 7m;" in (example.state / "nginx" / "site.conf").read_text()
+
+
+def test_config_tells_where_a_value_comes_from(example: Project) -> None:
+    done = example.run("config", "--origin", "--workers", "3", env={"STACKCTL_SERVER_THREADS": "7"})
+    origins = {line.split(" = ")[0]: line.rpartition("# ")[2] for line in done.out.splitlines()}
+    assert origins["server.workers"] == "--workers"
+    assert origins["server.threads"] == "environment STACKCTL_SERVER_THREADS"
+    assert origins["app.target"] == "stack.toml"
+    assert origins["site.max_body"] == "default"
+    assert json.loads(example.run("config", "--json").out)["apps"]["app"]["target"] == "app:app"
+
+
+def test_flags_of_up_are_remembered_by_reload(steered: Project) -> None:
+    steered.up("--workers", "3")
+    before = steered.workers("app")
+    assert len(before) == 3
+    steered.run("reload")
+    after = steered.workers("app")
+    assert len(after) == 3
+    assert not before & after
+    assert steered.get("/pid").status == 200
+
+
+def test_flags_of_reload_are_remembered_by_the_next(steered: Project) -> None:
+    steered.up("--workers", "3")
+    steered.run("reload", "--workers", "1")
+    assert len(steered.workers("app")) == 1
+    steered.run("reload")
+    assert len(steered.workers("app")) == 1
+
+
+def test_reload_moves_the_site_to_another_port(steered: Project) -> None:
+    steered.up()
+    before, steered.port = steered.port, steered.port + 1 if not listens(steered.port + 1) else steered.port - 1
+    steered.run("reload", "--listen", steered.address)
+    until(lambda: not listens(before), "the old port is free")
+    assert steered.get("/").status == 200
+    assert steered.status()["url"] == steered.url
+    assert all(each["ok"] for each in steered.run("health", "--json").json)
+
+
+def test_down_twice_is_fine_and_then_status_is_4(steered: Project) -> None:
+    steered.up()
+    assert "stopped" in steered.run("down").err
+    steered.nothing_is_left()
+    assert "nothing was running" in steered.run("down").err
+    assert steered.run("status", code=4).out == ""
+    assert steered.run("status", "--json", code=4).json is None
+
+
+def test_reload_without_a_stack_says_so(steered: Project) -> None:
+    assert "`stackctl up` starts it" in steered.run("reload", code=1).err
+
+
+def test_runtime_directory_named_by_a_flag_is_found_without_it(steered: Project) -> None:
+    steered.up("--set", f"stack.runtime_dir={steered.place / 'run'}")
+    assert (steered.place / "run" / "control.sock").exists()
+    assert steered.status()["url"] == steered.url
+    steered.run("reload")
+    steered.run("down")
+    assert not (steered.place / "run").exists()

@@ -1,0 +1,101 @@
+"""Processes that are killed: what ends with them, what is replaced."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+
+import psutil
+import pytest
+
+from .client import Load
+from .project import Project, lives, until
+
+pytestmark = pytest.mark.e2e
+
+
+def test_killed_supervisor_takes_everything_with_it(steered: Project) -> None:
+    steered.up()
+    supervisor = psutil.Process(steered.status()["pid"])
+    family = [supervisor, *supervisor.children(recursive=True)]
+    assert len(family) >= 6  # it, the app server and two workers, nginx and a worker for each CPU
+    supervisor.kill()
+    until(lambda: not any(map(lives, family)), "all are gone")
+    assert steered.run("status", code=4).out == ""
+
+
+def test_stack_starts_over_what_a_killed_one_left(steered: Project) -> None:
+    steered.up()
+    supervisor = psutil.Process(steered.status()["pid"])
+    family = [supervisor, *supervisor.children(recursive=True)]
+    supervisor.kill()
+    until(lambda: not any(map(lives, family)), "all are gone")
+    assert (steered.runtime / "control.sock").exists()
+    steered.up()
+    assert steered.get("/").text == "1"
+    assert steered.pid("app") not in [each.pid for each in family]
+
+
+def test_killed_worker_is_replaced(steered: Project) -> None:
+    steered.up("--workers", "2")
+    master, workers = steered.pid("app"), steered.workers("app")
+    os.kill(min(workers), signal.SIGKILL)
+    until(lambda: len(steered.workers("app")) == 2 and min(workers) not in steered.workers("app"), "there are two again")
+    with Load(steered.port, slow=False) as load:
+        until(lambda: load.good > 50, "requests are answered")
+    assert load.failed == []
+    assert steered.pid("app") == master
+
+
+def test_killed_app_server_is_replaced_and_the_link_moves(steered: Project) -> None:
+    steered.up()
+    link = steered.runtime / "sockets" / "app.sock"
+    master, workers, before = steered.pid("app"), steered.workers("app"), link.readlink()
+    os.kill(master, signal.SIGKILL)
+    until(lambda: link.readlink() != before, "the link moves")
+    assert link.readlink().name == "app.g2.sock"
+    until(lambda: steered.service("app")["state"] == "serving", "a new generation serves")
+    assert steered.get("/").text == "1"
+    app = steered.service("app")
+    assert app["restarts"] == 1
+    assert "SIGKILL" in app["last_end"]
+    assert app["generations"][0]["number"] == 2
+    until(lambda: not any(psutil.pid_exists(each) for each in workers), "no worker of the old one is left")
+    assert [each.name for each in link.parent.iterdir() if not each.is_symlink()] == ["app.g2.sock"]
+
+
+def test_killed_nginx_is_replaced_on_the_same_port(steered: Project) -> None:
+    steered.up()
+    app, master, workers = steered.pid("app"), steered.pid("nginx"), steered.workers("nginx")
+    os.kill(master, signal.SIGKILL)
+    until(lambda: steered.service("nginx")["restarts"] == 1, "the restart is told")
+    until(lambda: steered.service("nginx")["state"] == "serving", "it serves again")
+    assert steered.pid("nginx") != master
+    until(lambda: not any(psutil.pid_exists(each) for each in workers), "no worker of the old one is left")
+    assert steered.get("/").text == "1"
+    assert steered.pid("app") == app
+    assert "restarts, the last: SIGKILL" in steered.run("status").out
+
+
+def test_connections_wait_while_nginx_is_replaced(steered: Project) -> None:
+    """The supervisor holds the listening socket: whoever connects in between is answered by the next nginx."""
+    steered.up()
+    os.kill(steered.pid("nginx"), signal.SIGSTOP)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        os.kill(steered.pid("nginx"), signal.SIGKILL)
+    assert steered.get("/").text == "1"
+
+
+def test_worker_that_ends_itself_costs_its_request_only(steered: Project) -> None:
+    steered.write(
+        "app.py",
+        "import os\n\n\ndef app(environ, start_response):\n"
+        "    if environ['PATH_INFO'] == '/exit':\n        os._exit(1)\n"
+        "    start_response('200 OK', [('Content-Length', '2')])\n    return [b'ok']\n",
+    )
+    steered.up("--workers", "2")
+    for _ in range(3):
+        assert steered.get("/exit").status == 502
+        assert steered.get("/").text == "ok"
+    assert steered.service("app")["restarts"] == 0
