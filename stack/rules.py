@@ -195,11 +195,11 @@ def sites_are_told_apart(config: Config, _: Facts, __: Plan) -> Iterable[Problem
 
 def apps_share_a_user(_: Config, facts: Facts, __: Plan) -> Iterable[Problem]:
     """The directory of the sockets belongs to one user; another cannot make a socket there."""
-    users = dict.fromkeys(app.user for app in facts.apps.values())
+    users = dict.fromkeys(app.user or "root" for app in facts.apps.values())
     if facts.is_root and len(users) > 1:
         yield Problem(
             "apps-share-a-user",
-            f"[app] user: the apps of one stack run as one user, not as {' and '.join(each or 'root' for each in users)}",
+            f"[app] user: the apps of one stack run as one user, not as {' and '.join(users)}",
             "Set user to the same name for all of them, or make them stacks of their own.",
         )
 

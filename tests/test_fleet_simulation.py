@@ -14,7 +14,7 @@ Then either the weather calms down, the stack must come to rest with the newest 
 or it is stopped in the middle of the storm. In the end all processes must be gone. Times are multiples of `TICK`, so
 many things happen at the same moment, and they are told together before anything is done about them.
 
-`STACKCTL_FLEET_STEPS` asks for more steps, `STACKCTL_FLEET_SEED` replays the seed that a failure names.
+`FLEET_STEPS` asks for more steps, `FLEET_SEED` replays the seed that a failure names.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ import pytest
 
 from stack.fleet import Act, Action, Fleet, Policy, Rollout
 
-STEPS = int(os.environ.get("STACKCTL_FLEET_STEPS", "200000"))  # news told and actions obeyed, over all seeds
-FRESH = int(os.environ.get("STACKCTL_FLEET_SEED") or SystemRandom().getrandbits(32))
+STEPS = int(os.environ.get("FLEET_STEPS", "200000"))  # news told and actions obeyed, over all seeds
+FRESH = int(os.environ.get("FLEET_SEED") or SystemRandom().getrandbits(32))
 SEEDS = (1, 2, 3, 4, 5, None)  # None stands for the fresh one: a test's name must not change from run to run
 
 TICK = 0.25
@@ -534,8 +534,8 @@ def test_whatever_happens_the_invariants_hold_and_the_stack_comes_to_rest(seed: 
         try:
             world.live()
         except Exception as error:
-            error.add_note(f"STACKCTL_FLEET_SEED={number}, life {lives}, {world.policy}:\n{world.story()}")
+            error.add_note(f"FLEET_SEED={number}, life {lives}, {world.policy}:\n{world.story()}")
             raise
         steps += world.steps
         seen += world.seen
-    assert set(seen) == EVERYTHING, f"STACKCTL_FLEET_SEED={number}: what can happen did, and is listed"
+    assert set(seen) == EVERYTHING, f"FLEET_SEED={number}: what can happen did, and is listed"

@@ -11,27 +11,16 @@ import sys
 
 __all__ = ["main"]
 
-INTERRUPTED = 130
-
-
 def main() -> None:
-    """The `stackctl` command: runs it and ends the process with its exit code."""
-    import click
-
+    """The `stackctl` command: runs it and ends the process with its exit code (Typer ends it for usage and Ctrl-C)."""
     from stack.cli.commands import app
     from stack.errors import StackError, told
 
     try:
-        result = app(prog_name="stackctl", standalone_mode=False)
-        sys.exit(result if isinstance(result, int) else 0)
+        app(prog_name="stackctl")
     except StackError as error:
         print(told(error.message, error.detail, error.hint), file=sys.stderr)
         sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # Whoever read our output has gone, `stackctl logs | head` for one; nothing to say, and nobody to say it to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -54,9 +54,9 @@ def _stackctl(
 
 @app.command()
 def init(
-    directory: Annotated[Path, typer.Argument(help="The project's directory.", metavar="[DIR]")] = Path(),
+    directory: Annotated[Path, typer.Argument(help="The project's directory.", metavar="DIR")] = Path(),
 ) -> None:
-    """Write a stack.toml for the project in DIR, with the app that is found there.
+    """Write a stack.toml with the app that is found in DIR.
 
     Example: stackctl init && stackctl up
     """
@@ -80,9 +80,9 @@ def up(
     nginx: Nginx = None,
     sets: Set = None,
 ) -> None:
-    """Start the stack: the app server, then nginx, then prove that the site answers.
+    """Start the stack, and prove that the site answers.
 
-    In the foreground it shows the logs, and Ctrl-C ends it. The flags are remembered by the running stack.
+    The app server comes first, then nginx, then a request over every hop. In the foreground it shows the logs, and Ctrl-C ends it. The flags are remembered by the running stack.
 
     Example: stackctl up --workers 4 --listen 8080 --detach
     """
@@ -98,7 +98,7 @@ def up(
 
 @app.command()
 def down() -> None:
-    """End the stack: requests in hand are finished first."""
+    """End the stack; requests in hand are finished first."""
     from stack.operations import running
 
     _talk("stopped" if running.down(_find()) else "nothing was running")
@@ -106,7 +106,7 @@ def down() -> None:
 
 @app.command()
 def reload(workers: Workers = None, listen: Listen = None, nginx: Nginx = None, sets: Set = None) -> None:
-    """Bring changed code and settings to the running stack, without losing a request.
+    """Bring changed code and settings; no request is lost.
 
     The new code must answer before it gets requests; if it does not, the old serves on and this command fails.
 
@@ -122,7 +122,10 @@ def reload(workers: Workers = None, listen: Listen = None, nginx: Nginx = None, 
 
 @app.command()
 def status(as_json: Json = False) -> None:
-    """Show the running stack: services, generations, restarts and their reasons. Exit code 4 if none runs."""
+    """Show services, generations, restarts and their reasons.
+
+    Exit code 0 if everything serves, else 4. The JSON is described in docs/commands.md.
+    """
     from stack.cli import show
     from stack.operations import running
 
@@ -138,9 +141,9 @@ def status(as_json: Json = False) -> None:
 
 @app.command()
 def logs(
-    name: Annotated[str, typer.Argument(help="app, nginx, stack or access; all but access if omitted.")] = "",
+    name: Annotated[str, typer.Argument(help="app, nginx, stack or access; without: all but access.", metavar="NAME")] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
-    last: Annotated[int, typer.Option("--lines", "-n", help="How many of the last lines.", min=0)] = 100,
+    last: Annotated[int, typer.Option("--lines", "-n", help="How many of the last lines.", min=0, metavar="N")] = 100,
 ) -> None:
     """Show what the services wrote.
 
@@ -159,7 +162,7 @@ def logs(
 
 @app.command("nginx-conf")
 def nginx_conf(workers: Workers = None, listen: Listen = None, nginx: Nginx = None, sets: Set = None) -> None:
-    """Print the nginx configuration of the site: upstream and server block, fit for any http block.
+    """Print the site for nginx, fit for any http block.
 
     Example: stackctl nginx-conf > /etc/nginx/sites-available/shop
     """
@@ -169,7 +172,7 @@ def nginx_conf(workers: Workers = None, listen: Listen = None, nginx: Nginx = No
 
 @app.command("server-conf")
 def server_conf(workers: Workers = None, listen: Listen = None, nginx: Nginx = None, sets: Set = None) -> None:
-    """Print the app server's configuration: its files, its environment's names and its command."""
+    """Print how the app server is started, and its files."""
     from stack.cli import show
 
     prepared = _prepared(_flags(workers, listen, nginx, sets))
@@ -185,7 +188,9 @@ def config(
     nginx: Nginx = None,
     sets: Set = None,
 ) -> None:
-    """Print every setting with its value: flag > environment > file > default.
+    """Print every setting with its value.
+
+    Precedence: flag > environment > file > default.
 
     Example: stackctl config --origin
     """
@@ -200,7 +205,10 @@ def config(
 def diff(
     exit_code: Annotated[bool, typer.Option("--exit-code", help="End with 1 if anything differs.")] = False,
 ) -> None:
-    """Show what `up` or `reload` would change: files on the disk, and services that run."""
+    """Show what `up` or `reload` would change.
+
+    Files against the disk, services against those that run.
+    """
     from stack.operations.compare import differences
 
     found = differences(_find())
@@ -214,7 +222,10 @@ def diff(
 
 @app.command()
 def health(as_json: Json = False) -> None:
-    """Try every hop: the app server, the site through nginx, a static file. Exit code 0, or 4 with what to do."""
+    """Try every hop; say which one is broken and what to do.
+
+    The app server on its socket, the site through nginx, a static file from nginx. Exit code 0, or 4.
+    """
     from stack import health as hops
     from stack.cli import show
     from stack.operations import running

@@ -33,7 +33,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """Everything that faces the clients. `stop_within` is in seconds; `user` and `group` are "" unless root starts it."""
+    """Everything that faces the clients. `stop_within` is in seconds; only root has a `user` and a `group` to name."""
 
     name: str
     state_dir: str

@@ -3,6 +3,10 @@
 `advance` is called when there is something to read, by whichever thread is free, never by two at once. It returns
 whether the connection shall be waited for again; it blocks only where the app reads a body that has not arrived, or
 where the peer does not take the answer, and then for no longer than STALL between two bytes.
+
+An answer that breaks off half-way ends the connection before its announced end: nginx then breaks off too. Over uwsgi
+without a Content-Length nothing can say so, for there the end of the connection is the end of the answer: nginx 1.22
+passes on what came as if it were whole.
 """
 
 from __future__ import annotations
@@ -76,6 +80,7 @@ class Connection:
         self._service = service
         self._protocol = only
         self._fresh = True
+        self._expected = False  # whether the client waits for "100 Continue"
         self._lingering = False
         self._buffer = b""
         self._thread = 0
@@ -157,7 +162,8 @@ class Connection:
         self._buffer = b""
         environ = environs.of_http(head, self._origin, self._peer)
         body: Body
-        receive = self._continue if head.expects_continue and not data else self._receive
+        self._expected = head.expects_continue and not data
+        receive = self._continue if self._expected else self._receive
         if head.length == 0:
             body = Body()
         elif head.length is None:
@@ -166,13 +172,15 @@ class Connection:
             body = LengthBody(head.length, data, receive)
 
         def persists() -> bool:
-            return head.keep_alive and not self._service.draining and (body.unread or 0) <= DISCARD_LIMIT
+            if (
+                self._service.draining or self._expected
+            ):  # nobody can know whether the body that was not asked for comes
+                return False
+            return head.keep_alive and (body.unread or 0) <= DISCARD_LIMIT
 
         response = Response(self, head.method, head.minor and 1, persists)
-        self._expected = head.expects_continue
         self._serve(environ, body, response)
-        unasked = self._expected and receive == self._continue
-        if response.whole and response.keep_alive and not unasked and body.discard(DISCARD_LIMIT):
+        if response.whole and response.keep_alive and body.discard(DISCARD_LIMIT):
             self._buffer = data if head.length == 0 else body.leftover()
             return True
         return self._end(body, response)

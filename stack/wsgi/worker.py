@@ -149,9 +149,11 @@ class Worker:
 
     def _accept(self, fd: int, index: int) -> None:
         """Accept one connection and go on with it at once: what it asks is mostly there already."""
-        connection = self._accepted(fd)
-        with contextlib.suppress(OSError):  # left meanwhile, by _empty
-            self._epoll.modify(fd, LISTEN)
+        try:
+            connection = self._accepted(fd)
+        finally:
+            with contextlib.suppress(OSError):  # left meanwhile, by _empty
+                self._epoll.modify(fd, LISTEN)
         if connection is not None:
             self._advance(connection, index)
 
@@ -193,8 +195,16 @@ class Worker:
     def _keep(self) -> None:
         """Look after things until it is time to drain."""
         while not self._term and not self._stuck:
-            self._pause(TICK)
+            self._pause(self._until_look(time.monotonic()))
             self._look(time.monotonic())
+
+    def _until_look(self, now: float) -> float:
+        """Seconds to the next look: in time for a stuck request, or the master takes this process for stuck."""
+        timeout = self._settings.timeout
+        if not timeout:
+            return TICK
+        started = [since for since in self._service.progress if since]
+        return min(TICK, timeout, max(0.0, min(started, default=now) + timeout - now))
 
     def _pause(self, seconds: float) -> None:
         """Wait, or for a signal."""

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -244,6 +245,18 @@ class Project:
 
     def post(self, path: str, body: bytes, **headers: str) -> Answer:
         return ask(self.port, "POST", path, body, headers)
+
+    def start_client(self, path: str) -> Callable[[], str]:
+        """A GET that goes on beside the test; what is returned waits for its answer."""
+        answers: list[str] = []
+        visitor = threading.Thread(target=lambda: answers.append(self.get(path).text))
+        visitor.start()
+
+        def answer() -> str:
+            visitor.join()
+            return answers[0]
+
+        return answer
 
     # What is left.
 

@@ -264,7 +264,9 @@ def test_continue_is_said_when_the_app_reads(server: Server) -> None:
         sock.sendall(b"abc")
         assert sock.recv(1000).endswith(b"abc")
         sock.sendall(head % b"/unread")
-        assert everything(sock).startswith(b"HTTP/1.1 403 ")
+        data = everything(sock)
+        assert data.startswith(b"HTTP/1.1 403 ")
+        assert b"\r\nConnection: close\r\n" in data
 
 
 def test_old_client_may_keep_its_connection(server: Server) -> None:

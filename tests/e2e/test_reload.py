@@ -1,0 +1,115 @@
+"""A reload loses no request, whether the new code works or not."""
+
+from __future__ import annotations
+
+import pytest
+
+from .client import Load
+from .project import Project, until
+
+pytestmark = pytest.mark.e2e
+
+# Whoever only looks for the app does not import it through stackctl's entry file.
+IN_THE_SERVER = """
+import os, sys, time
+
+if "stackctl_entry" in sys.modules:
+    {}
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return []
+"""
+
+
+@pytest.mark.parametrize(("protocol", "times"), [("uwsgi", 20), ("http", 8)])
+def test_reloads_under_load_lose_no_request(steered: Project, protocol: str, times: int) -> None:
+    steered.up("--set", f"server.protocol={protocol}")
+    nginx = steered.pid("nginx")
+    with Load(steered.port) as load:
+        for number in range(2, times + 2):
+            asked = load.good
+            steered.write("version.txt", str(number))
+            assert steered.run("reload").err.endswith(f"app: generation {number} serves\n")
+            assert steered.get("/").text == str(number)
+            until(lambda asked=asked: load.good > asked, "requests are answered")  # type: ignore[misc]
+    assert load.failed == []
+    assert load.good > 100
+    assert steered.pid("nginx") == nginx
+    assert steered.service("app")["restarts"] == 0
+    sockets = steered.runtime / "sockets"
+    until(lambda: len([each for each in sockets.iterdir() if not each.is_symlink()]) == 1, "only the last is left")
+
+
+def test_request_in_hand_is_finished_by_the_old_code(steered: Project) -> None:
+    steered.up("--workers", "1")
+    go_on, begun = steered.event("go-on"), steered.event("go-on.begun")
+    visitor = steered.start_client(f"/wait?for={go_on}")
+    until(begun.exists, "the request is in hand")
+    old = steered.pid("app")
+    steered.write("version.txt", "2")
+    steered.run("reload")
+    assert steered.get("/").text == "2"
+    assert old in [each["pid"] for each in steered.service("app")["generations"]]
+    go_on.touch()
+    assert visitor() == "waited"
+    until(lambda: len(steered.service("app")["generations"]) == 1, "the old generation is gone")
+
+
+BROKEN = {
+    "syntax": ("def broken(:\n", "SyntaxError"),
+    "import": ("import there_is_no_such_module\n", "there_is_no_such_module"),
+    "factory": ("def create_app():\n    raise LookupError('no database')\n", "no database"),
+    "health": (
+        "from flask import Flask\n\napp = Flask(__name__)\n\n\n@app.get('/')\ndef index():\n    return str(1 / 0)\n",
+        "ZeroDivisionError",
+    ),
+    "hang": ("import time\n\ntime.sleep(600)\n", "longer than 2 s"),
+    "hang-in-the-server-only": (IN_THE_SERVER.format("time.sleep(600)"), "not ready within 2 s"),
+    "exit-in-the-server-only": (IN_THE_SERVER.format("os._exit(3)"), "did not start"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_reload_to_broken_code_changes_nothing(steered: Project, kind: str) -> None:
+    code, reason = BROKEN[kind]
+    steered.up("--set", "server.start_within=2")
+    works = (steered.directory / "app.py").read_text()
+    before, generation = steered.rendered(), steered.pid("app")
+    with Load(steered.port) as load:
+        until(lambda: load.good > 10, "requests are answered")
+        steered.write("app.py", code)
+        refused = steered.run("reload", code=None)
+        asked = load.good
+        until(lambda: load.good > asked + 10, "requests are answered still")
+    assert refused.code in (1, 3)
+    assert reason in refused.err
+    assert load.failed == []
+    assert steered.rendered() == before
+    assert steered.pid("app") == generation
+    steered.write("app.py", works)
+    steered.write("version.txt", "repaired")
+    steered.run("reload")
+    assert steered.get("/").text == "repaired"
+
+
+def test_reload_that_nginx_refuses_changes_nothing(steered: Project) -> None:
+    steered.up()
+    before = steered.rendered()
+    steered.write("stack.toml", '[site]\nserver_names = ["' + "x" * 600 + '.example"]\n')
+    refused = steered.run("reload", code=3)
+    assert "nginx -t refuses" in refused.err
+    assert "server_names_hash" in refused.err
+    assert steered.rendered() == before
+    assert steered.get("/").text == "1"
+    (steered.directory / "stack.toml").unlink()
+    steered.run("reload")
+
+
+def test_two_reloads_at_once_both_succeed(steered: Project) -> None:
+    steered.up()
+    with Load(steered.port) as load:
+        commands = [steered.start("reload") for _ in range(2)]
+        assert [each.wait() for each in commands] == [0, 0], [each.err for each in commands]
+    assert load.failed == []
+    assert steered.get("/").text == "1"
