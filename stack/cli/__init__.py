@@ -11,6 +11,7 @@ import sys
 
 __all__ = ["main"]
 
+
 def main() -> None:
     """The `stackctl` command: runs it and ends the process with its exit code (Typer ends it for usage and Ctrl-C)."""
     from stack.cli.commands import app

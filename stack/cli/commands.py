@@ -82,7 +82,8 @@ def up(
 ) -> None:
     """Start the stack, and prove that the site answers.
 
-    The app server comes first, then nginx, then a request over every hop. In the foreground it shows the logs, and Ctrl-C ends it. The flags are remembered by the running stack.
+    The app server comes first, then nginx, then a request over every hop. In the foreground the logs follow, and
+    Ctrl-C ends it. The flags are remembered by the running stack.
 
     Example: stackctl up --workers 4 --listen 8080 --detach
     """
@@ -141,7 +142,7 @@ def status(as_json: Json = False) -> None:
 
 @app.command()
 def logs(
-    name: Annotated[str, typer.Argument(help="app, nginx, stack or access; without: all but access.", metavar="NAME")] = "",
+    name: Annotated[str, typer.Argument(help="app, nginx, stack, access; else all but access.", metavar="NAME")] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
     last: Annotated[int, typer.Option("--lines", "-n", help="How many of the last lines.", min=0, metavar="N")] = 100,
 ) -> None:

@@ -155,7 +155,8 @@ class Server(_Table):
     )
     threads: int = Field(4, ge=1, le=1024, description="in each worker: requests that wait (database, network) overlap")
     timeout: Seconds = Field(
-        30.0, description="seconds a request may take; longer ones are cut off, so that they cannot pile up"
+        30.0,
+        description="seconds a request may go without progress; stuck ones are cut off, so that they cannot pile up",
     )
     protocol: Text = Field(AUTO, description="between web server and app server; auto: what suits the engine best")
     start_within: Seconds = Field(
