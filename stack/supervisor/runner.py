@@ -14,12 +14,24 @@ import pwd
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from dotenv import dotenv_values
 
 from stack.desired import Service
 
-__all__ = ["Ended", "Spawned", "adopt_orphans", "ended", "generation_socket", "reap", "spawn", "tell", "tell_group"]
+__all__ = [
+    "Ended",
+    "Spawned",
+    "adopt_orphans",
+    "children",
+    "ended",
+    "generation_socket",
+    "reap",
+    "spawn",
+    "tell",
+    "tell_group",
+]
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -111,6 +123,14 @@ def ended(status: int) -> str:
     number = os.WTERMSIG(status)
     name = signal.Signals(number).name if number in signal.valid_signals() else f"signal {number}"
     return f"{name} (the kernel, if memory ran out; or somebody)" if number == signal.SIGKILL else name
+
+
+def children(pid: int) -> set[int]:
+    """The process ids of a process's own children (proc(5), /proc/PID/task/TID/children)."""
+    try:
+        return {int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()}
+    except OSError:
+        return set()
 
 
 def tell(pid: int, name: str) -> None:

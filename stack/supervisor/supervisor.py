@@ -335,7 +335,7 @@ class Supervisor:
             serial = max(serial for name, serial in self._services if name == new.name) + 1
             rollout = replace(rollout.wishes(serial), policy=_policy(new))
         elif old.reads != new.reads:
-            return None, self._reread(new)
+            return await self._reread(new, rollout)
         else:
             return None, ""
         serial, first = rollout.serial, rollout.count + 1
@@ -361,14 +361,22 @@ class Supervisor:
             each.fenced for each in rollout.generations if each.linked and each.number != rollout.current
         )
 
-    def _reread(self, service: Service) -> str:
-        rollout = self._fleet.rollouts[service.name]
-        generation = rollout.generation(rollout.current) if rollout.current is not None else None
-        if generation is None or generation.child.pid is None:
-            return "reads its new files when it starts"
+    async def _reread(self, service: Service, rollout: Rollout) -> tuple[Refusal | None, str]:
+        """Has a running service read its changed files again: done once it has started a process that did."""
+        current = rollout.current or 0
         self._services[service.name, rollout.serial] = service
-        runner.tell(generation.child.pid, service.reload_signal)
-        return "reads its changed files"
+        generation = rollout.generation(current)
+        if generation is None or not generation.child.pid:
+            return None, "will read its changed files when it starts"
+        pid = generation.child.pid
+        before = runner.children(pid)
+        runner.tell(pid, service.reload_signal)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(service.start_within):
+                while not runner.children(pid) - before:  # noqa: ASYNC110 - the kernel has no event for it
+                    await asyncio.sleep(LOOK_AGAIN)
+            return None, "read its changed files"
+        return Refusal(rollout.serial, current, "it did not take up its changed files"), ""
 
     def _refused(self, name: str, refusal: Refusal) -> Outcome:
         said = "\n".join(self._last_words.get((name, refusal.number), ()))
