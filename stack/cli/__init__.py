@@ -7,16 +7,21 @@ program is missing, 130 interrupted.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 __all__ = ["main"]
 
 
 def main() -> None:
-    """The `stackctl` command: runs it and ends the process with its exit code (Typer ends it for usage and Ctrl-C)."""
+    """The `stackctl` command: runs it and ends the process with its exit code (Typer ends it for usage and Ctrl-C).
+
+    SIGTERM is a Ctrl-C too: a start that is cut short is undone, and its processes end.
+    """
     from stack.cli.commands import app
     from stack.errors import StackError, told
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app(prog_name="stackctl")
     except StackError as error:

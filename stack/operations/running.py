@@ -45,15 +45,14 @@ def find(project: Path) -> Running | None:
         answer = control.call(where, {"do": "status"}, QUICKLY)
     except control.Nobody as error:
         try:
-            os.close(place.take(where))
+            place.clear(where)  # a killed run left it
         except place.Taken as taken:
             raise UnhealthyError(
                 f"the supervisor (pid {taken.owner.get('pid', '?')}) does not answer: {error}",
                 "It may be starting or stopping; if it stays so: `kill -9` it, and `stackctl up`.",
             ) from None
         except OSError:
-            return None
-        place.leave(where)  # a killed run left it
+            pass  # somebody else's
         return None
     return Running(desired.from_json(answer["plan"]), answer["status"])
 
@@ -113,11 +112,8 @@ def down(project: Path) -> bool:
     except control.Nobody:
         return find(project) is not None
     while True:
-        with contextlib.suppress(OSError):
-            os.close(place.take(where))
-            place.leave(where)
-            return True
-        if not Path(where).exists():
+        with contextlib.suppress(place.Taken):
+            place.clear(where)
             return True
         time.sleep(0.02)
 

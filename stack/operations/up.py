@@ -89,8 +89,8 @@ def _prepared(project: Path, flags: Sequence[Override]) -> Iterator[tuple[Prepar
     where = runtime_dir(loaded.config, os.environ)
     alias = runtime_dir(load(project).config, os.environ)
     if Path(alias).is_symlink():
-        os.close(_lock(alias))  # nobody has it: a killed run left it
-        place.leave(alias)
+        with _explained(alias):
+            place.clear(alias)  # a killed run left it
     lock = _lock(where)
     try:
         prepared = prepare_loaded(loaded)
@@ -109,16 +109,25 @@ def _prepared(project: Path, flags: Sequence[Override]) -> Iterator[tuple[Prepar
             place.remember(plan)
             yield prepared, lock, listeners
     except BaseException:
-        place.leave(alias if Path(alias).is_symlink() else where)
+        if place.holds(lock, where):  # else the supervisor has left, and somebody else may have entered
+            place.leave(alias if Path(alias).is_symlink() else where)
         raise
     finally:
         os.close(lock)
 
 
 def _lock(where: str) -> int:
-    try:
+    with _explained(where):
         place.enter(where)
         lock = place.take(where)
+    place.sign(lock, os.getpid(), time.time())
+    return lock
+
+
+@contextlib.contextmanager
+def _explained(where: str) -> Iterator[None]:
+    try:
+        yield
     except place.Taken as taken:
         pid, since = taken.owner.get("pid", "?"), taken.owner.get("since", time.time())
         began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since))
@@ -130,8 +139,6 @@ def _lock(where: str) -> int:
         raise StackError(
             f"the runtime directory {where} cannot be used: {error}", "Another place: --set stack.runtime_dir=DIR."
         ) from error
-    place.sign(lock, os.getpid(), time.time())
-    return lock
 
 
 def _command(plan: Plan, lock: int, listeners: dict[str, int]) -> list[str]:

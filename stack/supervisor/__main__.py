@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -34,7 +35,8 @@ def main() -> int:
 
     def announce(outcome: Outcome) -> None:
         if arguments.report is not None:
-            with os.fdopen(arguments.report, "w", encoding="utf-8") as stream:
+            # Whoever asked may have been killed meanwhile: then there is nobody to tell.
+            with contextlib.suppress(BrokenPipeError), os.fdopen(arguments.report, "w", encoding="utf-8") as stream:
                 json.dump(outcome.as_json(), stream)
         elif not outcome.message:
             print(plan.welcome(), file=sys.stderr, flush=True)  # noqa: T201 - the foreground is a terminal's

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import pwd
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
 from stack import desired
 from stack.desired import Plan
 
-__all__ = ["Taken", "enter", "leave", "link", "read", "remember", "take"]
+__all__ = ["Taken", "clear", "enter", "holds", "leave", "link", "read", "remember", "take"]
 
 LOCK = "lock"
 PLAN = "plan.json"
+UNSIGNED_MOST = 100  # looks at a lock that nobody has signed, one each 10 ms
 
 
 class Taken(OSError):  # noqa: N818 - it says what the lock is
@@ -76,19 +79,33 @@ def take(runtime_dir: str) -> int:
         Taken: another supervisor has it.
     """
     path = Path(runtime_dir, LOCK)
-    while True:
+    for patience in itertools.count():
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             owner = os.pread(handle, 4096, 0)
             os.close(handle)
-            raise Taken(json.loads(owner) if owner else {}) from None
+            # Not signed yet: whoever starts does it at once, whoever only clears up is gone as soon.
+            if owner or patience == UNSIGNED_MOST:
+                raise Taken(json.loads(owner) if owner else {}) from None
+            time.sleep(0.01)
+            continue
         # Whoever held it may have removed the file between our open and our lock: then this lock locks nothing.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle), path.stat()):
+                os.ftruncate(handle, 0)  # a killed run signed it
                 return handle
         os.close(handle)
+    raise AssertionError("there is always a next time")
+
+
+def holds(handle: int, runtime_dir: str) -> bool:
+    """Whether this is still the lock of the directory: not, once the directory was left and somebody else entered."""
+    try:
+        return os.path.samestat(os.fstat(handle), Path(runtime_dir, LOCK).stat())
+    except FileNotFoundError:
+        return False
 
 
 def sign(handle: int, pid: int, since: float) -> None:
@@ -143,6 +160,25 @@ def read(path: str) -> str:
         return Path(path).read_text("utf-8")
     except (OSError, UnicodeDecodeError):
         return ""
+
+
+def clear(runtime_dir: str) -> None:
+    """Removes what a killed run left, if it left anything, holding its lock: nobody can be starting there meanwhile.
+
+    Raises:
+        Taken: it is not left, it runs.
+        OSError: it cannot be used.
+    """
+    try:
+        handle = take(runtime_dir)
+    except FileNotFoundError:
+        with contextlib.suppress(OSError):
+            Path(runtime_dir).unlink()  # a link to nowhere
+        return
+    try:
+        leave(runtime_dir)
+    finally:
+        os.close(handle)
 
 
 def leave(runtime_dir: str) -> None:

@@ -379,7 +379,7 @@ class Supervisor:
         return Refusal(rollout.serial, current, "it did not take up its changed files"), ""
 
     def _refused(self, name: str, refusal: Refusal) -> Outcome:
-        said = "\n".join(self._last_words.get((name, refusal.number), ()))
+        said = "\n".join(self._words(name, refusal.number))
         service = self._services[name, refusal.serial]
         hint = service.probe.hint if service.probe else f"See `stackctl logs {name}`."
         return Outcome(f"{name} did not start: {refusal.reason}", said, hint, 1)
@@ -408,6 +408,14 @@ class Supervisor:
         if service.probe is None:
             raise AssertionError(f"{service.name} has no probe")
         return replace(service.probe, address="unix:" + runner.generation_socket(service, about.number))
+
+    def _words(self, name: str, number: int) -> list[str]:
+        """What a generation said last, whether it still lives or not."""
+        for process in self._processes.values():
+            if (process.service.name, process.number) == (name, number):
+                process.read()
+                return list(process.tail)
+        return self._last_words.get((name, number), [])
 
     def _all_last_words(self) -> str:
         return "\n".join(line for each in self._processes.values() for line in list(each.tail)[-20:])

@@ -13,8 +13,9 @@ from stack.webservers.front import Front, Site, Upstream
 PROTOCOLS: tuple[str, ...] = ("uwsgi", "http")
 MINIMUM = (1, 18)
 """The oldest nginx that is tested: Ubuntu 20.04's. Debian 12 has 1.22."""
-ASSUMED = (1, 22)
-"""Rendered for when there is no nginx here to ask; `nginx-conf` may be meant for another machine."""
+
+LONGEST_VARIABLE = 46
+"""Letters in the name of a variable, with a variables_hash_bucket_size of 64, as it is unless somebody sets it."""
 
 KEPT_ON_DISK = ("proxy", "fastcgi", "uwsgi", "scgi")
 """Modules with a directory for what does not fit into memory. Made at start, so each must be ours."""
@@ -27,8 +28,7 @@ def site_file(front: Front, facts: Facts) -> str:
     return render(
         "nginx/site.conf.j2",
         name=front.name,
-        version=facts.nginx.version if facts.nginx else ASSUMED,
-        dollar=f"{prefix}_dollar"
+        dollar=_variable(f"{prefix}_dollar")
         if any("$" in static.folder for site in front.sites for static in site.statics)
         else "",
         apps=list(apps.values()),
@@ -81,7 +81,12 @@ def _command(facts: Facts, prefix: str) -> tuple[str, ...]:
 
 def _upstream(upstream: Upstream, prefix: str) -> dict[str, Any]:
     name = f"{prefix}_{upstream.name.replace('-', '_')}"
-    return {**dataclasses.asdict(upstream), "upstream": name, "host_variable": f"{name}_host"}
+    return {**dataclasses.asdict(upstream), "upstream": name, "host_variable": _variable(f"{name}_host")}
+
+
+def _variable(name: str) -> str:
+    """A name for a variable that nginx can hash: a long one ends in its digest."""
+    return name if len(name) <= LONGEST_VARIABLE else f"{name[: LONGEST_VARIABLE - 9]}_{digest(name)[:8]}"
 
 
 def _site(site: Site, app: dict[str, Any]) -> dict[str, Any]:

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
-from .address import Address, AddressError, backlog_most, listen, parse
-
-USAGE = 2
-CANNOT_BIND = 1
+from .address import Address, AddressError, backlog_most, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,30 +45,6 @@ def settings(arguments: list[str]) -> Settings:
         protocol=found.protocol,
         backlog=backlog_most(found.backlog),
     )
-
-
-def main(arguments: list[str]) -> int:
-    """Run the server in the foreground; the exit code."""
-    from .process import open_standard_descriptors  # noqa: PLC0415 - --help needs no ctypes
-
-    open_standard_descriptors()
-    wanted = settings(arguments)
-    sys.path[:0] = [str(Path(each).absolute()) for each in wanted.pythonpath]
-
-    from .master import Master  # noqa: PLC0415 - --help needs no server
-
-    listeners = []
-    try:
-        for each in wanted.addresses:
-            listeners.append(listen(each, wanted.backlog))  # noqa: PERF401 - those before a failing one are kept
-    except AddressError as error:
-        from . import address, log  # noqa: PLC0415
-
-        for listener in listeners:
-            address.remove(listener)
-        log.line(str(error))
-        return CANNOT_BIND
-    return Master(wanted, listeners).run()
 
 
 def _parser() -> argparse.ArgumentParser:

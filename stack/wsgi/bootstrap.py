@@ -50,4 +50,4 @@ if __name__ == "__main__":
     _load()
     from importlib import import_module
 
-    sys.exit(import_module("_stackctl.wsgi.arguments").main(sys.argv[1:]))
+    sys.exit(import_module("_stackctl.wsgi.server").main(sys.argv[1:]))

@@ -41,7 +41,6 @@ FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 PHRASES = {
     400: "Bad Request",
     408: "Request Timeout",
-    413: "Content Too Large",
     414: "URI Too Long",
     417: "Expectation Failed",
     431: "Request Header Fields Too Large",

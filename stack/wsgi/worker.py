@@ -79,7 +79,7 @@ class Worker:
         self._busy = [False] * settings.threads
         self._threads: list[threading.Thread] = []
         self._finished = False
-        self._loaded = False
+        self._loading = True
         self._term = False
         self._stuck: set[int] = set()
 
@@ -89,11 +89,12 @@ class Worker:
         try:
             self._service.app = load(self._settings.app)
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a module is a failure to load too
+            self._loading = False  # the master may stop us for another worker's failure: who is to tell must get to it
             with contextlib.suppress(BlockingIOError):
                 if os.read(self._first_to_tell, 1):
                     log.failure(f"cannot load {self._settings.app}", error)
             return LOAD_FAILED
-        self._loaded = True
+        self._loading = False
         self._open()
         self._tell(READY)  # before the first answer, so that the master knows no later than a client
         for index in range(self._settings.threads):
@@ -114,7 +115,7 @@ class Worker:
         faulthandler.enable()
 
     def _on_term(self, number: int, frame: object) -> None:  # noqa: ARG002 - the form of a handler
-        if not self._loaded:  # in the midst of an import, which may catch whatever is raised; nothing is in hand
+        if self._loading:  # in the midst of an import, which may catch whatever is raised; nothing is in hand
             os._exit(0)
         self._term = True
 
@@ -221,6 +222,7 @@ class Worker:
             for index, since in enumerate(self._service.progress):
                 if since and now - since >= self._settings.timeout and index not in self._stuck:
                     self._stuck.add(index)
+                    self._service.draining = True
                     self._show(index, now - since)
 
     def _show(self, index: int, seconds: float) -> None:

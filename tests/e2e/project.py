@@ -22,6 +22,8 @@ import psutil
 
 from stack import config
 from stack.facts import runtime_dir
+from stack.facts.nginx import find_nginx
+from stack.supervisor import control
 
 from .client import Answer, ask
 
@@ -30,6 +32,17 @@ EXAMPLE = ROOT / "deploy" / "example"
 APPS = ROOT / "tests" / "apps"
 WITHIN = 30.0  # seconds: a deadline for what should take less than one
 STACKCTL = (sys.executable, "-m", "stack")
+# An app that does something in the server only: who just looks for the app does not come by stackctl's entry file.
+IN_THE_SERVER = """
+import os, sys
+
+if "stackctl_entry" in sys.modules:
+    {}
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return []
+"""
 
 T = TypeVar("T")
 
@@ -145,6 +158,13 @@ class Project:
         file.write_text(text, "utf-8")
         return file
 
+    def wrapped_nginx(self, script: str) -> str:
+        """A script in the project that can stand for nginx; `{nginx}` in it is the real one. Its path for `--nginx`."""
+        found, looked = find_nginx(config.load(self.directory).config, self.environment)
+        assert found is not None, looked
+        self.write("nginx", f"#!/bin/sh\n{script.format(nginx=found.path)}\n").chmod(0o755)
+        return "nginx"
+
     def event(self, name: str) -> Path:
         """A file by which the test tells the app to go on; not made yet."""
         return self.events / name
@@ -213,7 +233,8 @@ class Project:
         return started
 
     def status(self) -> Any:
-        return self.run("status", "--json").json
+        """What `status --json` prints, asked where that asks: tests look often."""
+        return control.call(str(self.runtime), {"do": "status"}, WITHIN)["status"]
 
     def service(self, name: str) -> Any:
         """One service as `status` tells of it."""

@@ -42,7 +42,7 @@ def test_project_can_be_named_from_anywhere(example: Project) -> None:
 
 def test_status_tells_services_and_generations(example: Project) -> None:
     example.up()
-    status = example.status()
+    status = example.run("status", "--json").json
     assert status["url"] == example.url
     assert [each["name"] for each in status["services"]] == ["app", "nginx"]
     assert all(each["state"] == "serving" and each["restarts"] == 0 for each in status["services"])

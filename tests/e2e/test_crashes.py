@@ -41,7 +41,9 @@ def test_killed_worker_is_replaced(steered: Project) -> None:
     steered.up("--workers", "2")
     master, workers = steered.pid("app"), steered.workers("app")
     os.kill(min(workers), signal.SIGKILL)
-    until(lambda: len(steered.workers("app")) == 2 and min(workers) not in steered.workers("app"), "there are two again")
+    until(
+        lambda: len(steered.workers("app")) == 2 and min(workers) not in steered.workers("app"), "there are two again"
+    )
     with Load(steered.port, slow=False) as load:
         until(lambda: load.good > 50, "requests are answered")
     assert load.failed == []

@@ -90,7 +90,9 @@ def test_upload_of_20_mb_arrives_whole(example: Project, protocol: str) -> None:
     example.up("--set", f"server.protocol={protocol}")
     content = b"".join(hashlib.sha512(number.to_bytes(4)).digest() for number in range(20_000_000 // 64))
     head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="20.bin"\r\n\r\n'
-    answer = example.post("/upload", head + content + b"\r\n--x--\r\n", **{"Content-Type": "multipart/form-data; boundary=x"})
+    answer = example.post(
+        "/upload", head + content + b"\r\n--x--\r\n", **{"Content-Type": "multipart/form-data; boundary=x"}
+    )
     assert answer.status == 200
     assert f'"bytes":{len(content)}' in answer.text
     assert hashlib.sha256(content).hexdigest() in answer.text

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from .project import Project, listens, until
+from .project import IN_THE_SERVER, Project, listens, until
 
 pytestmark = pytest.mark.e2e
 
@@ -62,7 +62,7 @@ def test_second_signal_ends_it_without_waiting_for_requests(steered: Project) ->
 
 
 def test_foreground_that_cannot_start_says_why_and_leaves_nothing(steered: Project) -> None:
-    steered.write("app.py", "import sys\nif 'stackctl_entry' in sys.modules:\n    1 / 0\n\ndef app(environ, start):\n    pass\n")
+    steered.write("app.py", IN_THE_SERVER.format("1 / 0"))
     stack = steered.start("up", "--listen", steered.address)
     assert stack.wait() == 1
     assert "ZeroDivisionError" in stack.err

@@ -28,17 +28,17 @@ def test_two_projects_run_side_by_side(copy: Copy) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "under"),
+    ("name", "under", "protocol"),
     [
-        ("""it's "my" site, ünïcode & 100% $HOME ${x} {y} \\n; # 'ok'""", ""),
-        ("a-name-of-more-than-thirty-two-letters-indeed", "/".join(["deep-" * 9] * 5)),
+        ("""it's "my" site, ünïcode & 100% $HOME ${x} {y} \\n; # 'ok'""", "", "uwsgi"),
+        ("a-name-of-more-than-thirty-two-letters-indeed", "/".join(["deep-" * 9] * 5), "http"),
     ],
     ids=["odd", "deep"],
 )
-def test_project_may_be_anywhere(copy: Copy, name: str, under: str) -> None:
+def test_project_may_be_anywhere(copy: Copy, name: str, under: str, protocol: str) -> None:
     project = copy(EXAMPLE, name, under)
-    assert "odd" not in name or len(str(project.directory)) > 200
-    project.up()
+    assert not under or len(str(project.directory)) > 200
+    project.up("--set", f"server.protocol={protocol}")
     assert project.get("/healthz").text == "ok\n"
     assert project.get("/static/style.css").body == (project.directory / "static" / "style.css").read_bytes()
     assert all(each["ok"] for each in project.run("health", "--json").json)
@@ -114,7 +114,14 @@ def test_secrets_reach_the_app_and_nothing_else(steered: Project) -> None:
     steered.run("reload")
     shown = [
         steered.run(*command)
-        for command in (["config"], ["config", "--json"], ["server-conf"], ["nginx-conf"], ["status", "--json"], ["logs"])
+        for command in (
+            ["config"],
+            ["config", "--json"],
+            ["server-conf"],
+            ["nginx-conf"],
+            ["status", "--json"],
+            ["logs"],
+        )
     ]
     assert not [each for each in shown if SECRET in each.out + each.err]
     assert json.loads((steered.runtime / "plan.json").read_text())["services"][0]["env_file"]

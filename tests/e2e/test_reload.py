@@ -5,21 +5,9 @@ from __future__ import annotations
 import pytest
 
 from .client import Load
-from .project import Project, until
+from .project import IN_THE_SERVER, Project, until
 
 pytestmark = pytest.mark.e2e
-
-# Whoever only looks for the app does not import it through stackctl's entry file.
-IN_THE_SERVER = """
-import os, sys, time
-
-if "stackctl_entry" in sys.modules:
-    {}
-
-def app(environ, start_response):
-    start_response("200 OK", [])
-    return []
-"""
 
 
 @pytest.mark.parametrize(("protocol", "times"), [("uwsgi", 20), ("http", 8)])
@@ -94,16 +82,21 @@ def test_reload_to_broken_code_changes_nothing(steered: Project, kind: str) -> N
 
 
 def test_reload_that_nginx_refuses_changes_nothing(steered: Project) -> None:
-    steered.up()
-    before = steered.rendered()
-    steered.write("stack.toml", '[site]\nserver_names = ["' + "x" * 600 + '.example"]\n')
+    wrapper = steered.wrapped_nginx('exec {nginx} "$@"')
+    steered.up("--nginx", wrapper)
+    before, works = steered.rendered(), (steered.directory / wrapper).read_text()
+    steered.wrapped_nginx("""exec {nginx} "$@" -g 'no_such_directive on;'""")
+    steered.write("stack.toml", "[site]\nmax_body = 1000\n")
+    steered.write("version.txt", "2")
     refused = steered.run("reload", code=3)
     assert "nginx -t refuses" in refused.err
-    assert "server_names_hash" in refused.err
+    assert 'unknown directive "no_such_directive"' in refused.err
     assert steered.rendered() == before
     assert steered.get("/").text == "1"
-    (steered.directory / "stack.toml").unlink()
+    steered.write(wrapper, works)
     steered.run("reload")
+    assert steered.get("/").text == "2"
+    until(lambda: steered.post("/echo", b"x" * 1001).status == 413, "nginx has taken up the change")
 
 
 def test_two_reloads_at_once_both_succeed(steered: Project) -> None:

@@ -9,23 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from stack.facts.nginx import find_nginx
-from stack import config
-
-from .project import Done, Project, until
+from .project import IN_THE_SERVER, Done, Project, until
 
 pytestmark = pytest.mark.e2e
-
-IN_THE_SERVER = """
-import os, sys
-
-if "stackctl_entry" in sys.modules:
-    {}
-
-def app(environ, start_response):
-    start_response("200 OK", [])
-    return []
-"""
 
 
 def refused(project: Project, *arguments: str, code: int) -> Done:
@@ -95,22 +81,15 @@ def test_missing_nginx_is_a_missing_program(steered: Project) -> None:
 
 
 def test_words_of_an_nginx_that_refuses_its_files_are_shown(steered: Project) -> None:
-    found, _ = find_nginx(config.load(steered.directory).config, os.environ)
-    assert found is not None
-    # An nginx that is told one thing more, which no nginx knows.
-    wrapper = steered.write("nginx", f"#!/bin/sh\nexec {found.path} \"$@\" -g 'no_such_directive on;'\n")
-    wrapper.chmod(0o755)
-    done = refused(steered, "--nginx", "nginx", code=3)
+    wrapper = steered.wrapped_nginx("""exec {nginx} "$@" -g 'no_such_directive on;'""")
+    done = refused(steered, "--nginx", wrapper, code=3)
     assert "nginx -t refuses the rendered configuration" in done.err
     assert 'unknown directive "no_such_directive"' in done.err
 
 
 def test_nginx_that_cannot_start_is_told_with_its_words(steered: Project) -> None:
-    found, _ = find_nginx(config.load(steered.directory).config, os.environ)
-    assert found is not None
-    script = f'#!/bin/sh\ncase "$*" in *daemon*) echo no luck today >&2; exit 1;; esac\nexec {found.path} "$@"\n'
-    steered.write("nginx", script).chmod(0o755)
-    done = refused(steered, "--nginx", "nginx", code=1)
+    wrapper = steered.wrapped_nginx('case "$*" in *daemon*) echo no luck today; exit 1; esac; exec {nginx} "$@"')
+    done = refused(steered, "--nginx", wrapper, code=1)
     assert "nginx did not start" in done.err
     assert "no luck today" in done.err
 
@@ -151,7 +130,9 @@ def test_start_after_a_failed_one_serves(steered: Project) -> None:
 
 
 def test_interrupted_start_leaves_nothing(steered: Project) -> None:
-    steered.write("app.py", IN_THE_SERVER.format("import time; open(os.environ['BEGUN'], 'w').close(); time.sleep(600)"))
+    steered.write(
+        "app.py", IN_THE_SERVER.format("import time; open(os.environ['BEGUN'], 'w').close(); time.sleep(600)")
+    )
     begun = steered.event("begun")
     start = steered.start("up", "-d", "--listen", steered.address, "--set", f"app.env.BEGUN={begun}")
     until(begun.exists, "the app is being loaded")

@@ -1,0 +1,117 @@
+"""Renders every variant of tests/golden: a stack.toml, and facts that are fixed here, become files.
+
+Run as a script it writes them, to be reviewed as a diff.
+"""
+
+from __future__ import annotations
+
+import os.path
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stack.config import Config, Override, load
+from stack.desired import Plan
+from stack.facts import AppFacts, Facts, Interpreter, Nginx, Static
+from stack.plan import plan
+
+HERE = Path(__file__).resolve().parent
+PROJECT = "/srv/shop"
+PYTHON = Interpreter(f"{PROJECT}/.venv/bin/python", (3, 11, 7), ".venv")
+ALL = ("http_fastcgi_module", "http_proxy_module", "http_scgi_module", "http_uwsgi_module")
+DEBIAN = Nginx("/usr/sbin/nginx", (1, 22, 1), ALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What the machine is like. `apps` are module and expression by the app's name; `user` makes stackctl root."""
+
+    apps: Mapping[str, tuple[str, str]] = field(default_factory=lambda: {"app": ("app", "app")})
+    nginx: Nginx = DEBIAN
+    user: str = ""
+    group: str = ""
+
+
+VARIANTS = {
+    "minimal": Variant(),
+    "public": Variant(),  # several addresses and names, a large body
+    "http": Variant(),  # the other protocol
+    "folders": Variant(),  # blanks, quotes, dollars, backslashes, accents
+    "two-apps": Variant(
+        {"shop": ("shop.web", "create_app('prod', debug=False)"), "admin-area": ("class.2nd", "admin.app")}
+    ),
+    "names-with-dashes": Variant({"web-app": ("shop", "app")}),
+    "as-root": Variant(user="shop", group="users"),
+    "old-nginx": Variant(nginx=Nginx("/usr/sbin/nginx", (1, 18, 0), ("http_proxy_module", "http_uwsgi_module"))),
+    "new-nginx": Variant(nginx=Nginx("/opt/nginx/sbin/nginx", (1, 31, 3), ALL)),
+}
+
+
+def config(name: str, *overrides: Override) -> Config:
+    """The variant's stack.toml, as if it were in /srv/shop."""
+    return load(HERE / name, overrides).config.model_copy(update={"project": PROJECT})
+
+
+def facts(found: Config, variant: Variant) -> Facts:
+    """A machine on which everything is where it should be."""
+    return Facts(
+        user="root" if variant.user else "ana",
+        is_root=bool(variant.user),
+        cpus=4,
+        somaxconn=4096,
+        runtime_dir=f"/run/stackctl/{found.name}",
+        nginx=variant.nginx,
+        nginx_looked=("PATH",),
+        apps={name: app(module, expression, variant) for name, (module, expression) in variant.apps.items()},
+        statics={name: statics(site.static) for name, site in found.sites.items()},
+    )
+
+
+def app(module: str, expression: str, variant: Variant) -> AppFacts:
+    return AppFacts(
+        python=PYTHON,
+        directory=PROJECT,
+        search_path=PROJECT,
+        module=module,
+        expression=expression,
+        found_by="[app] target",
+        framework="Flask",
+        static_url="/static",
+        static_folder=f"{PROJECT}/static",
+        user=variant.user,
+        group=variant.group,
+    )
+
+
+def statics(configured: Mapping[str, str] | str) -> tuple[Static, ...]:
+    folders = {"/static": "static"} if isinstance(configured, str) else configured
+    return tuple(
+        Static(url, os.path.normpath(Path(PROJECT, folder)), exists=True, sample=f"{url}/a.css")
+        for url, folder in folders.items()
+    )
+
+
+def planned(name: str, *overrides: Override) -> Plan:
+    found = config(name, *overrides)
+    return plan(found, facts(found, VARIANTS[name]), overrides)
+
+
+def expected(path: str) -> str:
+    """Where a file of the plan is kept here. Rendered Python is not ours to lint."""
+    return f"expected/{path}".replace(".py", ".py.txt")
+
+
+def main() -> None:
+    for name in VARIANTS:
+        shutil.rmtree(HERE / name / "expected", ignore_errors=True)
+        for file in planned(name).files:
+            path = HERE / name / expected(file.path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(file.text, "utf-8")
+            sys.stderr.write(f"{path}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Each rule: where it fires, and where it does not."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stack.config import Config
+from stack.errors import ConfigError, MissingProgramError
+from stack.facts import Facts, Nginx, Static
+from stack.plan import plan
+from stack.rules import RULES, Problem, check, problems
+
+from .made import NGINX, broken, config, facts
+
+MODULES = NGINX.modules
+TWO_APPS = "[apps.a]\n[apps.b]\n[site]\napp = 'a'\n"
+TWO_SITES = "[sites.a]\n{}\n[sites.b]\n{}\n"
+
+
+def one(found: list[Problem], rule: str) -> Problem:
+    assert [each.rule for each in found] == [rule]
+    assert found[0].hint
+    return found[0]
+
+
+def test_nothing_is_wrong_where_all_is_well(tmp_path: Path) -> None:
+    assert broken(config(tmp_path)) == []
+
+
+def test_nginx_is_here(tmp_path: Path) -> None:
+    found = one(broken(config(tmp_path), nginx=None, nginx_looked=("PATH", "/usr/sbin")), "nginx-is-here")
+    assert found.kind is MissingProgramError
+    assert "PATH, /usr/sbin" in found.message
+
+
+def test_nginx_is_new_enough(tmp_path: Path) -> None:
+    found = config(tmp_path)
+    old = one(broken(found, nginx=Nginx("/x", (1, 17, 10), MODULES)), "nginx-is-new-enough")
+    assert old.message == "/x is nginx 1.17.10; stackctl needs 1.18 or newer"
+    assert broken(found, nginx=Nginx("/x", (1, 18, 0), MODULES)) == []
+
+
+def test_web_server_speaks_the_protocol(tmp_path: Path) -> None:
+    found = config(tmp_path)
+    made = plan(found, facts(found))
+    (app, nginx) = made.services
+    assert app.probe is not None
+    odd = dataclasses.replace(app, probe=dataclasses.replace(app.probe, protocol="fastcgi"))
+    problem = one(
+        list(problems(found, facts(found), dataclasses.replace(made, services=(odd, nginx)))),
+        "web-server-speaks-the-protocol",
+    )
+    assert "nginx does not forward requests in fastcgi" in problem.message
+
+
+def test_nginx_has_the_module(tmp_path: Path) -> None:
+    without = Nginx("/x", (1, 22, 1), ("http_proxy_module",))
+    assert "uwsgi module" in one(broken(config(tmp_path), nginx=without), "nginx-has-the-module").message
+    assert broken(config(tmp_path, "[server]\nprotocol = 'http'\n"), nginx=without) == []
+
+
+@pytest.mark.parametrize(("timeout", "stop_within", "fires"), [(30, 30, True), (30, 29, True), (30, 30.5, False)])
+def test_stopping_outlasts_requests(tmp_path: Path, timeout: float, stop_within: float, *, fires: bool) -> None:
+    found = broken(config(tmp_path, f"[server]\ntimeout = {timeout}\nstop_within = {stop_within}\n"))
+    assert [each.rule for each in found] == (["stopping-outlasts-requests"] if fires else [])
+
+
+def test_backlog_is_real_or_a_warning(tmp_path: Path) -> None:
+    found = config(tmp_path, "[server]\nbacklog = 1024\n")
+    assert one(broken(found, somaxconn=1023), "backlog-is-real").kind is None
+    assert broken(found, somaxconn=1024) == []
+
+
+def test_static_folders_exist(tmp_path: Path) -> None:
+    gone = Static("/static", "/srv/gone", exists=False, sample="")
+    found = one(broken(config(tmp_path), statics={"site": (gone,)}), "static-folders-exist")
+    assert "/static is /srv/gone, which is not a directory" in found.message
+
+
+def test_sockets_have_short_paths(tmp_path: Path) -> None:
+    found = config(tmp_path)
+    room = 107 - len("/sockets/app.g1000000.sock")
+    assert broken(found, runtime_dir="/" + "r" * (room - 1)) == []
+    one(broken(found, runtime_dir="/" + "r" * room), "sockets-have-short-paths")
+    one(broken(found, runtime_dir="/" + "é" * (room // 2 + 1)), "sockets-have-short-paths")
+
+
+def as_user(found: Config, *users: str) -> dict[str, Any]:
+    """The machine of a root that starts these apps as these users."""
+    apps = facts(found).apps
+    named = {name: dataclasses.replace(app, user=user) for (name, app), user in zip(apps.items(), users, strict=True)}
+    return {"is_root": True, "user": "root", "apps": named}
+
+
+def test_root_lends_no_hand_or_a_warning(tmp_path: Path) -> None:
+    found = config(tmp_path)
+    assert one(broken(found, **as_user(found, "")), "root-lends-no-hand").kind is None
+    assert broken(found, **as_user(found, "shop")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "owner"),
+    [("nginx", "the web server"), ("stack", "the supervisor"), ("access", "the access log"), ("auto", "the word")],
+)
+def test_an_app_cannot_have_the_name_of_something_else(tmp_path: Path, name: str, owner: str) -> None:
+    found = one(broken(config(tmp_path, f"[apps.{name}]\n")), "apps-have-names-of-their-own")
+    assert found.message.startswith(f"[apps.{name}]: the name is taken by {owner}")
+
+
+def test_two_apps_cannot_be_one_upstream(tmp_path: Path) -> None:
+    text = "[apps.{}]\n[apps.{}]\n[site]\napp = 'a-b'\n"
+    assert "[apps.a-b]" in one(broken(config(tmp_path, text.format("a-b", "a_b"))), "apps-have-names-of-their-own").message
+    assert broken(config(tmp_path, text.format("a-b", "a-c"))) == []
+
+
+@pytest.mark.parametrize(
+    ("one_site", "other", "fires"),
+    [
+        ("", "", True),
+        ("listen = ['80', '81']", "listen = ['81', '82']", True),
+        ("listen = '80'", "listen = '81'", False),
+        ("server_names = ['a.org', 'b.org']", "server_names = ['B.org']", True),
+        ("server_names = ['a.org']", "server_names = ['b.org']", False),
+        ("server_names = ['a.org']", "", False),
+        ("server_names = ['_']", "", True),
+    ],
+)
+def test_sites_are_told_apart(tmp_path: Path, one_site: str, other: str, *, fires: bool) -> None:
+    found = broken(config(tmp_path, TWO_SITES.format(one_site, other)))
+    assert [each.rule for each in found] == (["sites-are-told-apart"] if fires else [])
+
+
+def test_apps_share_a_user(tmp_path: Path) -> None:
+    found = config(tmp_path, TWO_APPS)
+    problem = one(broken(found, **as_user(found, "ana", "")), "apps-share-a-user")
+    assert "not as ana and root" in problem.message
+    assert broken(found, **as_user(found, "ana", "ana")) == []
+
+
+def test_check_raises_the_first_error_and_tells_the_others(tmp_path: Path) -> None:
+    found = config(tmp_path, "[server]\ntimeout = 50\n")
+    machine: Facts = facts(found, nginx=None, somaxconn=1)
+    with pytest.raises(MissingProgramError) as caught:
+        check(found, machine, plan(found, machine))
+    assert caught.value.detail.startswith("also: [server] stop_within")
+    assert "backlog" not in caught.value.detail
+
+
+def test_check_returns_the_warnings(tmp_path: Path) -> None:
+    found = config(tmp_path)
+    machine = facts(found, somaxconn=1)
+    assert [each.rule for each in check(found, machine, plan(found, machine))] == ["backlog-is-real"]
+
+
+def test_an_error_has_the_kind_that_a_rule_gives_it(tmp_path: Path) -> None:
+    found = config(tmp_path, "[server]\ntimeout = 50\n")
+    with pytest.raises(ConfigError):
+        check(found, facts(found), plan(found, facts(found)))
+
+
+def test_every_rule_is_tested_here_by_its_name() -> None:
+    here = Path(__file__).read_text("utf-8")
+    for rule in RULES:
+        assert f'"{rule.__name__.replace("_", "-")}"' in here
+        assert rule.__doc__
