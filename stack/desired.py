@@ -74,6 +74,7 @@ class Service:
     A service with a `link` serves behind it: each generation binds a socket of its own (`{socket}`), is ready once it
     answered `probe` there, and gets the link. A service with a `pid_file` is ready once it wrote its pid there.
     `listeners` are the addresses whose sockets it inherits, announced in the variable `listeners_variable`.
+    `idle_within` is for how long the web server may still use the connections that it keeps to a retired generation.
     `reads` is the digest of the files that it reads again on `reload_signal`.
     """
 
@@ -87,6 +88,7 @@ class Service:
     link: str = ""
     probe: Probe | None = None
     pid_file: str = ""
+    idle_within: float = 0.0
     listeners: tuple[str, ...] = ()
     listeners_variable: str = ""
     reads: str = ""

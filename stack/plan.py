@@ -187,6 +187,7 @@ def _service(config: Config, facts: Facts, name: str) -> Service:
             within=app.server.timeout,
             hint=f"See `stackctl logs {name}`. Another path may suit better: [app] health in stack.toml.",
         ),
+        idle_within=shapes.IDLE_WITHIN if protocol(app) == "http" else 0.0,
         stop_signal=server.STOP_SIGNAL,
         orphan_signal=server.ORPHAN_SIGNAL,
         start_within=app.server.start_within,

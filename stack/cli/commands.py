@@ -37,18 +37,23 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _project: list[Path] = []
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"stackctl {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _stackctl(
     project: Annotated[
         Path | None,
         typer.Option("--project", "-C", help="The project's directory; unless given, found from here upwards."),
     ] = None,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    version: Annotated[  # noqa: ARG001 - eager: done before a command is missed
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_say_version)
+    ] = False,
 ) -> None:
     """A Flask project behind nginx and a WSGI server, with one command."""
-    if version:
-        print(f"stackctl {__version__}")
-        raise typer.Exit
     _project[:] = [project] if project else []
 
 

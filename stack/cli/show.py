@@ -91,6 +91,7 @@ def _settings(found: Config) -> list[tuple[str, tuple[str, ...], Any]]:
     for name, site in found.sites.items():
         prefix = "site" if len(found.sites) == 1 and name == "site" else f"sites.{name}"
         rows += [(f"{prefix}.{key}", _keys(prefix, key), getattr(site, key)) for key in Site.model_fields]
+    rows.append(("smoke", ("smoke",), [each.model_dump(exclude_unset=True) for each in found.smoke]))
     return rows
 
 
@@ -101,6 +102,8 @@ def _keys(prefix: str, key: str) -> tuple[str, ...]:
 def _toml(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{json.dumps(key)} = {_toml(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

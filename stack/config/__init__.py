@@ -1,6 +1,6 @@
 """`stack.toml` as data: validated, complete, frozen. It never acts."""
 
-from stack.config.document import AUTO, App, Config, Document, Programs, Server, Site, Stack
+from stack.config.document import AUTO, App, Config, Document, Programs, Server, Site, Smoke, Stack
 from stack.config.layers import FILE, Override, environment_overrides, find_project, parse_set
 from stack.config.load import Loaded, load
 
@@ -15,6 +15,7 @@ __all__ = [
     "Programs",
     "Server",
     "Site",
+    "Smoke",
     "Stack",
     "environment_overrides",
     "find_project",

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from stack.config.document import App, Document, Programs, Server, Site, Stack
+from stack.config.document import App, Document, Programs, Server, Site, Smoke, Stack
 from stack.errors import ConfigError
 
 __all__ = ["did_you_mean", "explained"]
@@ -34,10 +34,17 @@ def _distinct(errors: Iterable[Any]) -> Iterator[Any]:
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:
-    """The key as written in the file: without the parts that pydantic adds for unions and list items."""
+    """The key as written in the file: without the parts that pydantic adds for unions and list items.
+
+    The tables of a list are counted from 0: `smoke[1].status`.
+    """
     parts: list[str] = []
     table: Any = Document
     for part in location:
+        if table is list and isinstance(part, int):
+            parts[-1] += f"[{part}]"
+            table = Smoke
+            continue
         fields = table.model_fields if isinstance(table, type) and issubclass(table, BaseModel) else None
         if (fields is None and table is not dict) or part == "[key]":
             break
@@ -48,13 +55,13 @@ def _dotted(location: tuple[int | str, ...]) -> str:
 
 def _table_of(part: int | str, fields: Mapping[str, Any]) -> Any:
     known: dict[str, Any] = {"stack": Stack, "programs": Programs, "server": Server, "app": App, "site": Site}
-    known |= {"apps": dict, "sites": dict}
+    known |= {"apps": dict, "sites": dict, "smoke": list}
     return known.get(str(part)) if part in fields and not (part == "app" and "web" in fields) else None
 
 
 def _problem(error: Any, file: Path | None, origins: Mapping[str, str]) -> tuple[str, str]:
     key = _dotted(error["loc"])
-    origin = origins.get(key) or next((each for name, each in origins.items() if name.startswith(key + ".")), None)
+    origin = origins.get(key.partition("[")[0]) or next((each for name, each in origins.items() if name.startswith(key + ".")), None)
     where = str(file) if file is not None and origin in (None, file.name) else origin or "stack.toml"
     if error["type"] == "extra_forbidden":
         table, _, word = key.rpartition(".")
@@ -69,6 +76,8 @@ def _problem(error: Any, file: Path | None, origins: Mapping[str, str]) -> tuple
 
 def _keys_of(table: str) -> list[str]:
     model: Any = Document
+    if table.startswith("smoke["):
+        return list(Smoke.model_fields)
     for part in table.split(".") if table else ():
         fields = getattr(model, "model_fields", None)
         model = (_table_of(part, fields) if fields is not None else (App if "apps" in table else Site)) or model
@@ -78,7 +87,8 @@ def _keys_of(table: str) -> list[str]:
 def _purpose(key: str) -> str:
     table, _, word = key.rpartition(".")
     model: Any = {"stack": Stack, "programs": Programs, "server": Server}.get(table.split(".")[-1])
-    model = model or (App if table.startswith("app") else Site if table.startswith("site") else None)
+    named = {"app": App, "site": Site, "smoke": Smoke}
+    model = model or next((each for name, each in named.items() if table.startswith(name)), None)
     found = model.model_fields.get(word) if model is not None else None
     return f"{word}: {found.description}." if found is not None else ""
 

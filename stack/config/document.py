@@ -13,12 +13,14 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-__all__ = ["AUTO", "App", "Config", "Document", "Programs", "Server", "Site", "Stack"]
+__all__ = ["AUTO", "App", "Config", "Document", "Programs", "Server", "Site", "Smoke", "Stack"]
 
 AUTO: Final = "auto"  # the word for "stackctl finds out", wherever it may stand
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 SERVER_NAME = re.compile(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|_")
 URL_PATH = re.compile(r"/[A-Za-z0-9._~!&'()*+,;=:@%/-]*")
+URL_TARGET = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*")  # RFC 9112, section 3.2.1
+HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, section 5.1
 LISTEN = re.compile(r"(?:(?P<host>\[[0-9A-Fa-f:.]+\]|[0-9.]+|localhost|\*)?:)?(?P<port>[0-9]{1,5})")
 SIZE = re.compile(r"(?P<number>[0-9]+)(?P<unit>[kmg]?)", re.IGNORECASE)
 UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
@@ -58,6 +60,35 @@ def _server_name(value: str) -> str:
 def _url_path(value: str) -> str:
     if not URL_PATH.fullmatch(value) or ".." in value.split("/"):
         raise ValueError(f"{value!r} is not the path of a URL, such as /static")
+    return value
+
+
+def _url_target(value: str) -> str:
+    if not URL_TARGET.fullmatch(value):
+        raise ValueError(f"{value!r} is not a path to ask for, such as /thanks?name=Ada (write others with %)")
+    return value
+
+
+def _headers(value: Any) -> Any:
+    """`"Name: value"` is short for one header of a table."""
+    if not isinstance(value, str):
+        return value
+    name, _, wanted = value.partition(":")
+    return {name.strip(): wanted.strip()}
+
+
+def _header_names(value: dict[str, str]) -> dict[str, str]:
+    for name in value:
+        if not HEADER_NAME.fullmatch(name):
+            raise ValueError(f"has {name!r}, which is not the name of a header: write 'Content-Type: text/html'")
+    return value
+
+
+def _encodable(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("is not UTF-8") from None
     return value
 
 
@@ -122,6 +153,8 @@ ServerNames = Annotated[
     tuple[Annotated[str, AfterValidator(_server_name)], ...], BeforeValidator(_several), AfterValidator(_once)
 ]
 Folders = Annotated[dict[UrlPath, Text], AfterValidator(_folders)]
+UrlTarget = Annotated[str, AfterValidator(_url_target)]
+Headers = Annotated[dict[str, Text], BeforeValidator(_headers), AfterValidator(_header_names)]
 
 
 class _Table(BaseModel):
@@ -205,6 +238,26 @@ class Site(_Table):
     app: Name = Field(AUTO, description="name of the app that answers; auto: the only one")
 
 
+class Smoke(_Table):
+    """`[[smoke]]`: a request that `stackctl smoke` makes through the web server, and what must come back."""
+
+    path: UrlTarget = Field(description="what to ask for, query and all; the one key without a default")
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = Field(
+        "GET", description="only GETs are asked again while the reload runs: they change nothing"
+    )
+    status: Annotated[int, Field(ge=200, le=599)] | Literal["auto"] = Field(
+        AUTO, description="the status that must come; auto: any below 400. Redirects are not followed"
+    )
+    header: Headers = Field(
+        {}, description='headers that must come and contain these words; one may be written "Name: words"'
+    )
+    text: Text = Field("", description="must be in the body: an error page with status 200 does not pass")
+    max_seconds: Seconds = Field(30.0, description="for the whole answer; by then the app server has cut off its worker")
+    body: Annotated[str, AfterValidator(_encodable)] = Field("", description="what is sent, for a POST")
+    content_type: Text = Field("application/x-www-form-urlencoded", description="of the body; a form, as browsers do")
+    site: Name = Field(AUTO, description="name of the site that is asked; auto: the first")
+
+
 class Document(_Table):
     """What may stand in the file: the short forms for one app and one site, or the long ones by name."""
 
@@ -215,6 +268,7 @@ class Document(_Table):
     apps: dict[Name, App] = {}
     site: Site | None = None
     sites: dict[Name, Site] = {}
+    smoke: Annotated[tuple[Smoke, ...], BeforeValidator(_several)] = ()
 
 
 class Config(_Table):
@@ -225,6 +279,7 @@ class Config(_Table):
     programs: Programs
     apps: dict[str, App]
     sites: dict[str, Site]
+    smoke: tuple[Smoke, ...] = ()
 
     @property
     def name(self) -> str:

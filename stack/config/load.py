@@ -76,11 +76,24 @@ def _resolved(project: Path, document: Document) -> Config:
         stack = stack.model_copy(update={"name": slug or "stack"})
     for name, site in sites.items():
         _check_app_of(name, site, apps)
+    for number, smoke in enumerate(document.smoke):
+        if smoke.site not in (AUTO, *sites):
+            raise ConfigError(
+                f"smoke[{number}].site = {smoke.site!r}: there is no such site",
+                did_you_mean(smoke.site, sites) or f"There is: {', '.join(sites)}.",
+            )
     complete = {
         name: app.model_copy(update={"server": document.server.model_copy(update=_given(app.server))})
         for name, app in apps.items()
     }
-    return Config(project=str(project), stack=stack, programs=document.programs, apps=complete, sites=sites)
+    return Config(
+        project=str(project),
+        stack=stack,
+        programs=document.programs,
+        apps=complete,
+        sites=sites,
+        smoke=document.smoke,
+    )
 
 
 def _check_app_of(name: str, site: Site, apps: Mapping[str, App]) -> None:

@@ -25,20 +25,20 @@ def lines(log: Path, name: str, last: int, *, follow: bool) -> Iterator[str]:
         UsageError: the log has no service of that name.
     """
     path = log.with_name("access.log") if name == ACCESS else log
-    tag = f" {name}[" if name not in ("", ACCESS) else ""
+    wanted = name if name != ACCESS else ""
     try:
         stream = path.open("rb")  # where a line ends in it is counted in bytes
     except FileNotFoundError:
         raise StackError(f"there is no log yet: {path}", "`stackctl up` starts the stack and its log.") from None
     with stream:
-        said = deque((line for line in map(_text, stream) if tag in line[:64]), maxlen=last)
-        if tag and not said and last and not follow:
+        said = deque((line for line in map(_text, stream) if wanted in ("", _writer(line))), maxlen=last)
+        if wanted and not said and last and not follow:
             raise UsageError(f"{name} has written nothing", f"There is: {', '.join(sorted({*_tags(path), ACCESS}))}.")
         yield from said
         while follow:
             line = stream.readline()
             if line.endswith(b"\n"):
-                if tag in _text(line)[:64]:
+                if wanted in ("", _writer(_text(line))):
                     yield _text(line)
                 continue
             stream.seek(-len(line), os.SEEK_CUR)
@@ -52,11 +52,16 @@ def _text(line: bytes) -> str:
     return line.decode("utf-8", "replace")
 
 
+def _writer(line: str) -> str:
+    """Whose line it is: its third word, after date and time, without the pid."""
+    words = line.split(" ", 3)
+    return words[2].partition("[")[0] if len(words) > 3 else ""
+
+
 def _tags(path: Path) -> set[str]:
-    """Who has written: the third word of each line, without its pid."""
+    """Who has written."""
     with path.open("rb") as stream:
-        words = (_text(line).split(" ", 3) for line in stream)
-        return {each[2].partition("[")[0] for each in words if len(each) > 3}
+        return {_writer(_text(line)) for line in stream} - {""}
 
 
 def _was_set_aside(path: Path, descriptor: int) -> bool:

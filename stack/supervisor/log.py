@@ -73,7 +73,8 @@ class Log:
             if self._file < 0:
                 self._open()
             if self._size > LARGEST:
-                self._set_aside()
+                with contextlib.suppress(OSError):  # a file that is too long is better than none
+                    self._set_aside()
             os.write(self._file, line)
             self._size += len(line)
         except OSError:

@@ -121,7 +121,7 @@ def ended(status: int) -> str:
     if not os.WIFSIGNALED(status):
         return f"exit code {os.waitstatus_to_exitcode(status)}"
     number = os.WTERMSIG(status)
-    name = signal.Signals(number).name if number in signal.valid_signals() else f"signal {number}"
+    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"  # a real-time one
     return f"{name} (the kernel, if memory ran out; or somebody)" if number == signal.SIGKILL else name
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from stack import desired, hop
 from stack.desired import Plan, Service
-from stack.fleet import Act, Action, Fleet, Policy, Refusal, Rollout, State
+from stack.fleet import Act, Action, Fleet, Generation, Policy, Refusal, Rollout, State
 from stack.supervisor import control, place, runner, sockets
 from stack.supervisor.log import Log
 from stack.supervisor.process import Process
@@ -353,13 +353,20 @@ class Supervisor:
         return None, f"generation {after.current} serves"
 
     def _settled(self, name: str, serial: int) -> bool:
-        """The serial is refused, or it serves and the generations before it take no new requests."""
+        """The serial is refused, or it serves and the generations before it get no more requests."""
         rollout = self._fleet.rollouts[name]
         if self._fleet.stopping or (rollout.refusal is not None and rollout.refusal.serial == serial):
             return True
-        return rollout.proven == serial and all(
-            each.fenced for each in rollout.generations if each.linked and each.number != rollout.current
-        )
+        old = [each for each in rollout.generations if each.linked and each.number != rollout.current]
+        return rollout.proven == serial and all(each.fenced and self._is_quiet(name, each) for each in old)
+
+    def _is_quiet(self, name: str, retired: Generation) -> bool:
+        """Whether the connections that the web server keeps to a retired generation are gone by now."""
+        quiet_at = (retired.child.asked_at or _now()) + self._services[name, retired.serial].idle_within
+        if retired.child.asked_at is not None and _now() >= quiet_at:
+            return True
+        asyncio.get_running_loop().call_later(max(0.0, quiet_at - _now()), self._wake)
+        return False
 
     async def _reread(self, service: Service, rollout: Rollout) -> tuple[Refusal | None, str]:
         """Has a running service read its changed files again: done once it has started a process that did."""

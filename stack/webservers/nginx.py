@@ -8,7 +8,7 @@ from typing import Any
 from stack.desired import Check, File, Service, digest
 from stack.facts import Facts
 from stack.render import nginx_quoted, render
-from stack.webservers.front import Front, Site, Upstream
+from stack.webservers.front import IDLE_WITHIN, Front, Site, Upstream
 
 PROTOCOLS: tuple[str, ...] = ("uwsgi", "http")
 MINIMUM = (1, 18)
@@ -21,7 +21,7 @@ KEPT_ON_DISK = ("proxy", "fastcgi", "uwsgi", "scgi")
 """Modules with a directory for what does not fit into memory. Made at start, so each must be ours."""
 
 
-def site_file(front: Front, facts: Facts) -> str:
+def site_file(front: Front, facts: Facts) -> str:  # noqa: ARG001 - the shape of a web server
     """Upstreams and server blocks: no default_server, every http-level name prefixed, valid in any http block."""
     prefix = "stackctl_" + front.name.replace("-", "_")
     apps = {each.name: _upstream(each, prefix) for each in front.apps}
@@ -32,6 +32,7 @@ def site_file(front: Front, facts: Facts) -> str:
         if any("$" in static.folder for site in front.sites for static in site.statics)
         else "",
         apps=list(apps.values()),
+        idle_within=IDLE_WITHIN,
         # nginx gives a Host that it does not know to the first server of an address: that is the one without a name.
         sites=[_site(each, apps[each.app.name]) for each in sorted(front.sites, key=_has_names)],
     )
