@@ -34,13 +34,13 @@ class Running:
     status: dict[str, Any]
 
 
-def find(project: Path) -> Running | None:
-    """The project's running stack, if there is one.
+def find(project: Path, where: str = "") -> Running | None:
+    """The project's running stack, if there is one; the one in the runtime directory `where`, if that is given.
 
     Raises:
         UnhealthyError: there is a supervisor, but it does not answer.
     """
-    where = _where(project)
+    where = where or _where(project)
     try:
         answer = control.call(where, {"do": "status"}, QUICKLY)
     except control.Nobody as error:
@@ -57,13 +57,13 @@ def find(project: Path) -> Running | None:
     return Running(desired.from_json(answer["plan"]), answer["status"])
 
 
-def require(project: Path) -> Running:
-    """The project's running stack.
+def require(project: Path, where: str = "") -> Running:
+    """The project's running stack; `where` as for `find`.
 
     Raises:
         StackError: there is none.
     """
-    running = find(project)
+    running = find(project, where)
     if running is None:
         raise StackError(f"no stack of {project} is running", "`stackctl up` starts it.")
     return running
@@ -75,13 +75,13 @@ def replan(project: Path, running: Running, flags: Sequence[Override] = ()) -> P
     return prepare_loaded(settings.load(project, (*remembered, *flags)))
 
 
-def reload(project: Path, flags: Sequence[Override] = ()) -> tuple[Prepared, tuple[str, ...]]:
-    """Brings the project's code and settings to its running stack; returns what was done.
+def reload(project: Path, flags: Sequence[Override] = (), where: str = "") -> tuple[Prepared, tuple[str, ...]]:
+    """Brings the project's code and settings to its running stack; returns what was done. `where` as for `find`.
 
     Raises:
         StackError: something refuses the new; the old serves on, and the files are as they were.
     """
-    running = require(project)
+    running = require(project, where)
     prepared = replan(project, running, flags)
     plan = dataclasses.replace(prepared.plan, alias=running.plan.alias)
     if plan.runtime_dir != running.plan.runtime_dir:
@@ -104,13 +104,13 @@ def reload(project: Path, flags: Sequence[Override] = ()) -> tuple[Prepared, tup
     return prepared, tuple(answer["changes"])
 
 
-def down(project: Path) -> bool:
-    """Ends the project's stack, and waits until it is gone; whether there was one."""
-    where = _where(project)
+def down(project: Path, where: str = "") -> bool:
+    """Ends the project's stack, and waits until it is gone; whether there was one. `where` as for `find`."""
+    where = where or _where(project)
     try:
         control.call(where, {"do": "stop"}, QUICKLY)
     except control.Nobody:
-        return find(project) is not None
+        return find(project, where) is not None
     while True:
         with contextlib.suppress(place.Taken):
             place.clear(where)

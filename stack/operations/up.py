@@ -47,16 +47,19 @@ def up_in_the_foreground(project: Path, flags: Sequence[Override], say: Say) -> 
         os.execv(argv[0], argv)
 
 
-def up_detached(project: Path, flags: Sequence[Override], say: Say) -> Plan:
+def up_detached(project: Path, flags: Sequence[Override], say: Say, *, private: bool = False) -> Plan:
     """Starts the supervisor in the background; returns once the site answers.
+
+    A private stack is ours alone: commands in the project do not find it, and it ends when this process ends.
 
     Raises:
         StackError: the stack cannot be started, or does not answer; nothing is left of it.
     """
-    with _prepared(project, flags) as (prepared, lock, listeners):
+    with _prepared(project, flags, private=private) as (prepared, lock, listeners):
         say(prepared)
         reading, writing = os.pipe()
         argv = [*_command(prepared.plan, lock, listeners), "--report", str(writing)]
+        argv += ["--parent", str(os.getpid())] if private else []
         supervisor = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
@@ -83,11 +86,13 @@ def up_detached(project: Path, flags: Sequence[Override], say: Say) -> Plan:
 
 
 @contextlib.contextmanager
-def _prepared(project: Path, flags: Sequence[Override]) -> Iterator[tuple[Prepared, int, dict[str, int]]]:
+def _prepared(
+    project: Path, flags: Sequence[Override], *, private: bool = False
+) -> Iterator[tuple[Prepared, int, dict[str, int]]]:
     """Everything up to the first process: the lock, the plan, the public sockets, the files. Undone on an error."""
     loaded = load(project, flags)
     where = runtime_dir(loaded.config, os.environ)
-    alias = runtime_dir(load(project).config, os.environ)
+    alias = where if private else runtime_dir(load(project).config, os.environ)
     if Path(alias).is_symlink():
         with _explained(alias):
             place.clear(alias)  # a killed run left it

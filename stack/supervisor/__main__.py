@@ -25,6 +25,8 @@ from stack.supervisor.supervisor import Outcome, Supervisor
 def main() -> int:
     """Runs the stack until it is stopped; returns the exit code."""
     arguments = _arguments()
+    if arguments.parent:
+        runner.end_with(arguments.parent)
     plan = place.recall(arguments.runtime_dir)
     listeners = dict(_listener(each) for each in arguments.listener)
     _keep_to_ourselves()
@@ -52,6 +54,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("runtime_dir")
     parser.add_argument("--lock", type=int, required=True, help="descriptor that holds the stack's lock")
     parser.add_argument("--listener", action="append", default=[], help="HOST:PORT=DESCRIPTOR of a listening socket")
+    parser.add_argument("--parent", type=int, help="process with which the stack ends")
     parser.add_argument("--report", type=int, help="descriptor to report to (detached); without: the foreground")
     return parser.parse_args()
 

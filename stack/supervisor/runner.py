@@ -25,6 +25,7 @@ __all__ = [
     "Spawned",
     "adopt_orphans",
     "children",
+    "end_with",
     "ended",
     "generation_socket",
     "reap",
@@ -61,6 +62,13 @@ class Ended:
 def adopt_orphans() -> None:
     """Processes whose parent died become ours: nginx's workers outlive a killed master and would keep its port."""
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_with(parent: int) -> None:
+    """Asks the kernel to stop us when our parent ends; if it has ended already, we stop now."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def generation_socket(service: Service, number: int) -> str:

@@ -1,6 +1,7 @@
 """The addresses to listen on: `unix:PATH`, `HOST:PORT`, `[::1]:PORT` or `fd://N`, and the sockets that they become.
 
-A unix socket is made under a umask that lets only its owner connect. A path where something still listens is left
+A unix socket is made under a umask, so that at no moment anybody can connect but those whom its mode admits: its
+owner, and at most its group, never others, for whoever can connect is believed as the web server is. A path where something still listens is left
 alone; one that nobody listens on any more (its server was killed) is replaced. An inherited socket is neither
 shut down nor removed: it belongs to whoever handed it down.
 """
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PATH_LIMIT = 107  # bytes: sun_path of 108 with its final zero
+OWNER_ONLY = 0o600  # permissions of a unix socket; connecting takes the one to write
 PORT = re.compile(r"[0-9]{1,5}")
 
 
@@ -75,8 +77,8 @@ def parse(text: str) -> Address:
     return Address(text, host=host, port=int(port))
 
 
-def listen(address: Address, backlog: int) -> Listener:
-    """Bind and listen.
+def listen(address: Address, backlog: int, mode: int = OWNER_ONLY) -> Listener:
+    """Bind and listen; a unix socket that is made has the permissions `mode`.
 
     Raises:
         AddressError: it cannot be done, and why.
@@ -84,7 +86,7 @@ def listen(address: Address, backlog: int) -> Listener:
     try:
         if address.fd is not None:
             return _inherited(address, backlog)
-        return _unix(address, backlog) if address.path else _tcp(address, backlog)
+        return _unix(address, backlog, mode) if address.path else _tcp(address, backlog)
     except OSError as error:
         raise AddressError(f"cannot bind {address.text}: {error.strerror or error}") from error
 
@@ -120,10 +122,10 @@ def _identity(path: str) -> tuple[int, int, int]:
     return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
-def _unix(address: Address, backlog: int) -> Listener:
+def _unix(address: Address, backlog: int, mode: int) -> Listener:
     _remove_stale(address)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    umask = os.umask(0o177)
+    umask = os.umask(0o777 & ~mode)
     try:
         made.bind(address.path)
         made.listen(backlog)
@@ -180,6 +182,8 @@ def _inherited(address: Address, backlog: int) -> Listener:
         raise AddressError(f"cannot bind {address.text}: not a stream socket")
     if not made.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         made.listen(backlog)
+    if made.family in {socket.AF_INET, socket.AF_INET6}:
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     made.set_inheritable(False)  # programs that the app starts shall not hold it
     made.setblocking(False)
     return Listener(address, made)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
-from .address import Address, AddressError, backlog_most, parse
+from .address import OWNER_ONLY, Address, AddressError, backlog_most, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,9 @@ class Settings:
     pythonpath: tuple[str, ...] = ()
     protocol: str = "auto"
     backlog: int = 2048  # connections that wait in the kernel; it allows no more than its somaxconn
+    socket_mode: int = OWNER_ONLY  # the web server mostly runs as the same user
+    max_body: int = 0  # bytes; 0: no limit, because nginx has one
+    static: tuple[tuple[str, str], ...] = ()  # URL path and directory; none, because nginx serves them
 
 
 def settings(arguments: list[str]) -> Settings:
@@ -44,6 +49,9 @@ def settings(arguments: list[str]) -> Settings:
         pythonpath=tuple(found.pythonpath),
         protocol=found.protocol,
         backlog=backlog_most(found.backlog),
+        socket_mode=found.socket_mode,
+        max_body=found.max_body,
+        static=tuple(found.static),
     )
 
 
@@ -93,6 +101,28 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="connections that may queue (%(default)s)",
     )
+    parser.add_argument(
+        "--socket-mode",
+        type=_mode,
+        default=default.socket_mode,
+        metavar="MODE",
+        help=f"permissions of the unix sockets that are made, in octal, none of them for others ({OWNER_ONLY:o})",
+    )
+    parser.add_argument(
+        "--max-body",
+        type=_bytes,
+        default=default.max_body,
+        metavar="BYTES",
+        help="a larger request body is answered 413; 0: no limit (%(default)s)",
+    )
+    parser.add_argument(
+        "--static",
+        action="append",
+        type=_folder,
+        default=[],
+        metavar="URL=DIRECTORY",
+        help="serve the files below DIRECTORY under the path URL, without the app; may be repeated",
+    )
     return parser
 
 
@@ -101,6 +131,35 @@ def _positive(text: str) -> int:
     if number < 1:
         raise ValueError(text)
     return number
+
+
+def _bytes(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError(text)
+    return number
+
+
+def _mode(text: str) -> int:
+    """Permissions, in octal."""
+    if not re.fullmatch(r"0?[0-7]{3}", text):
+        raise argparse.ArgumentTypeError(f"permissions in octal wanted, as in 660, not: {text}")
+    mode = int(text, 8)
+    if mode & 0o007:
+        raise argparse.ArgumentTypeError(f"{text} lets everybody on this machine in; 660 lets a group in")
+    if mode & OWNER_ONLY != OWNER_ONLY:
+        raise argparse.ArgumentTypeError(f"{text} keeps out even the socket's owner")
+    return mode
+
+
+def _folder(text: str) -> tuple[str, str]:
+    """A URL path without its last slash, and a directory. It need not exist: its files are then 404."""
+    url, equals, directory = text.partition("=")
+    url = url.rstrip("/")
+    parts = url.split("/")
+    if not equals or not directory or parts[0] or len(parts) < 2 or not {"", ".", ".."}.isdisjoint(parts[1:]):
+        raise argparse.ArgumentTypeError(f"URL=DIRECTORY wanted, as in /static=shop/static, not: {text}")
+    return url, str(Path(directory).absolute())
 
 
 def _seconds(text: str) -> float:

@@ -6,6 +6,7 @@ short raises BodyCut in the app. `read(n)` returns n bytes unless the body ends 
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from .http import Chunked
@@ -21,8 +22,14 @@ class BodyCut(OSError):  # noqa: N818 - what happened, as in BrokenPipe
     """The client went away, stalled, or broke the protocol before the end of the body that it had announced."""
 
 
+class BodyTooLarge(BodyCut):
+    """The body has more bytes than this server takes (RFC 9110 15.5.14)."""
+
+
 class Body:
     """A body as a file object (PEP 3333, "Input and Error Streams"). This one is empty."""
+
+    exceeded = False  # whether it has turned out to be too large
 
     def __init__(self, data: bytes = b"") -> None:
         self._buffer = data
@@ -94,7 +101,11 @@ class Body:
         return iter(self.readline, b"")
 
     def discard(self, most: int) -> bool:
-        """Read what the app left, if it is no more than about `most` bytes; whether the end was reached."""
+        """Read what the app left, if it is no more than about `most` bytes; whether the end was reached.
+
+        Raises:
+            BlockingIOError: what has not arrived is not waited for; to be called again.
+        """
         self._take()
         try:
             while most > 0:
@@ -143,10 +154,12 @@ class LengthBody(Body):
 
 
 class ChunkedBody(Body):
-    """A body in chunks, of which `data` arrived with the head."""
+    """A body in chunks, of which `data` arrived with the head. With a `limit`, more bytes raise BodyTooLarge."""
 
-    def __init__(self, data: bytes, receive: Callable[[int], bytes]) -> None:
+    def __init__(self, data: bytes, receive: Callable[[int], bytes], limit: int = 0) -> None:
         super().__init__()
+        self._limit = limit
+        self._room = limit or sys.maxsize  # bytes that may still come
         self._chunked = Chunked()
         self._chunked.receive(data)
         self._receive = receive
@@ -163,8 +176,12 @@ class ChunkedBody(Body):
     def _more(self) -> bytes:
         try:
             while True:
-                data = self._chunked.piece()
+                data = self._chunked.piece() if not self.exceeded else b""
                 if data is not None:
+                    self._room -= len(data)
+                    if self._room < 0:
+                        self.exceeded = True
+                        raise BodyTooLarge(f"the request's body exceeds {self._limit} bytes (--max-body)")
                     return data
                 received = self._receive(PIECE)
                 if not received:

@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
     listeners: list[Listener] = []
     try:
         for each in wanted.addresses:
-            listeners.append(listen(each, wanted.backlog))  # noqa: PERF401 - those before a failing one are kept
+            listeners.append(listen(each, wanted.backlog, wanted.socket_mode))  # noqa: PERF401 - those before a failing one are kept
     except AddressError as error:
         for listener in listeners:
             remove(listener)

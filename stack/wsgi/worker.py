@@ -32,6 +32,7 @@ from .application import load
 from .connection import Connection, Service
 from .environ import Origin, request_line
 from .protocol import Protocol
+from .static import Static
 
 if TYPE_CHECKING:
     from .address import Listener
@@ -74,7 +75,7 @@ class Worker:
         self._listeners = {each.socket.fileno(): each for each in listeners}
         self._origins = {fd: _origin(each, settings) for fd, each in self._listeners.items()}
         self._only = {fd: _only(each, settings) for fd, each in self._listeners.items()}
-        self._service = Service(_no_app, progress, [None] * settings.threads)
+        self._service = Service(_no_app, progress, [None] * settings.threads, max_body=settings.max_body)
         self._waiting: dict[int, Connection] = {}
         self._busy = [False] * settings.threads
         self._threads: list[threading.Thread] = []
@@ -87,7 +88,8 @@ class Worker:
         """Serve until told to stop; the process's exit code. The caller has blocked the signals."""
         self._take_signals()
         try:
-            self._service.app = load(self._settings.app)
+            app = load(self._settings.app)
+            self._service.app = Static(app, self._settings.static) if self._settings.static else app
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a module is a failure to load too
             self._loading = False  # the master may stop us for another worker's failure: who is to tell must get to it
             with contextlib.suppress(BlockingIOError):
@@ -263,7 +265,7 @@ class Worker:
         """Accept all that is queued at a listening socket, and leave the socket, unless no descriptor is free."""
         listener = self._listeners[fd]
         if self._term:
-            while True:
+            for _ in range(self._settings.backlog):  # no more can be queued; a successor may share an inherited socket
                 try:
                     sock, peer = listener.socket.accept()
                 except BlockingIOError:

@@ -97,7 +97,7 @@ def test_an_unknown_key_is_found_in_long_forms_too(project: Path, text: str, key
 
 def test_pyproject_is_the_file_that_a_message_names(project: Path) -> None:
     (project / "pyproject.toml").write_text("[tool.stackctl.server]\nwrokers = 4\n")
-    with pytest.raises(ConfigError, match="pyproject.toml: unknown key server.wrokers"):
+    with pytest.raises(ConfigError, match=r"pyproject\.toml: unknown key server.wrokers"):
         load(project)
 
 
@@ -263,8 +263,8 @@ def test_an_address_may_be_short(project: Path, written: str, meant: tuple[str, 
 
 @pytest.mark.parametrize(
     "written",
-    ["'x'", "''", "[]", "0", "65536", "true", "8000.0", "'unix:/x'", "'999.1.1.1:80'", "'[zz]:80'", "'[:]:80'", "'::1:80'",
-     "'80;'", "'80 ssl'", "'1.2.3:80'", '"80\\n"', "'-1'", "'٣'"],
+    ["'x'", "''", "[]", "0", "65536", "true", "8000.0", "'unix:/x'", "'999.1.1.1:80'", "'[zz]:80'", "'[:]:80'",
+     "'::1:80'", "'80;'", "'80 ssl'", "'1.2.3:80'", '"80\\n"', "'-1'", "'٣'"],
 )  # fmt: skip
 def test_what_is_no_address_is_refused(project: Path, written: str) -> None:
     assert "site.listen" in refused(project, f"[site]\nlisten = {written}\n").message
@@ -279,7 +279,26 @@ def test_sizes_have_units(project: Path, written: str, count: int) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["a b", "a;b", "a{", "a}", '"a"', "'", "$host", "~^a", "a\\nb", "a\\n", "", "*", "*.", "-a", "a-", "é.org", "a#", ".a"],
+    [
+        "a b",
+        "a;b",
+        "a{",
+        "a}",
+        '"a"',
+        "'",
+        "$host",
+        "~^a",
+        "a\\nb",
+        "a\\n",
+        "",
+        "*",
+        "*.",
+        "-a",
+        "a-",
+        "é.org",
+        "a#",
+        ".a",
+    ],
 )
 def test_a_server_name_cannot_break_out(project: Path, name: str) -> None:
     text = json.dumps(name).replace("\\\\n", "\\n")
@@ -325,7 +344,7 @@ def test_a_message_names_the_layer_that_is_wrong(project: Path) -> None:
     text = "[server]\nworkers = 2\n"
     assert refused(project, text, "server.workers=many").message.startswith("--set server.workers: server.workers ")
     (project / "stack.toml").write_text(text)
-    with pytest.raises(ConfigError, match="environment STACKCTL_SERVER_WORKERS: server.workers"):
+    with pytest.raises(ConfigError, match=r"environment STACKCTL_SERVER_WORKERS: server.workers"):
         load(project, environment_overrides({"STACKCTL_SERVER_WORKERS": "0"}))
 
 
@@ -446,7 +465,7 @@ def texts(value: Any) -> Iterator[str]:
             yield from texts(each)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(key=st.sampled_from(STRING_KEYS), value=DIRTY, shape=st.sampled_from(["plain", "list", "value", "key"]))
 def test_no_control_character_gets_in(
     tmp_path_factory: pytest.TempPathFactory, key: str, value: str, shape: str

@@ -11,27 +11,58 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from stack.config import App, Programs, Server, Site, Stack, load
+from stack.config import App, Programs, Server, Site, Smoke, Stack, load
 
 FILE = Path(__file__).resolve().parents[2] / "deploy" / "example" / "stack.toml"
-TABLES: dict[str, type[BaseModel]] = {"app": App, "server": Server, "site": Site, "stack": Stack, "programs": Programs}
+TABLES: dict[str, type[BaseModel]] = {
+    "app": App,
+    "server": Server,
+    "site": Site,
+    "stack": Stack,
+    "programs": Programs,
+    "smoke": Smoke,
+}
+LISTS = {"smoke": 'path = "/"\n'}  # written [[smoke]], and what each of them must say
+HEAD = re.compile(r"(\[+)([a-z]+)\]+")
 LINE = re.compile(r"(?P<off># )?(?P<key>[a-z_]+) = (?P<rest>.+)")
-ON_PURPOSE = {("app", "target"), ("app", "health")}  # what this one project sets
+ON_PURPOSE = {  # what this one project sets
+    ("app", "target"),
+    ("app", "health"),
+    ("smoke", "path"),
+    ("smoke", "header"),
+    ("smoke", "text"),
+}
+
+
+def reference(text: str) -> list[str]:
+    """The lines without the further tables of a list: they show what one may write, the first says why."""
+    seen: set[str] = set()
+    kept, further = [], False
+    for line in text.splitlines():
+        if head := HEAD.match(line):
+            further = head[2] in seen
+            seen.add(head[2])
+        if not further:
+            kept.append(line)
+    return kept
+
+
+TEXT = FILE.read_text("utf-8")
 
 
 def described(text: str) -> Iterator[tuple[str, str, bool, Any, str]]:
     """Table, key, whether it is commented out, value, and the comment behind it."""
     table = ""
-    for line in text.splitlines():
-        if head := re.match(r"\[([a-z]+)\]", line):
-            table = head[1]
+    for line in reference(text):
+        if head := HEAD.match(line):
+            table = head[2]
         elif table and (found := LINE.fullmatch(line)):
             written, _, comment = found["rest"].partition("  # ")
             value = tomllib.loads(f"{found['key']} = {written}")[found["key"]]
             yield table, found["key"], bool(found["off"]), value, comment
 
 
-SETTINGS = list(described(FILE.read_text("utf-8")))
+SETTINGS = list(described(TEXT))
 
 
 def keys(table: str) -> list[str]:
@@ -39,7 +70,7 @@ def keys(table: str) -> list[str]:
 
 
 def test_every_line_of_the_file_is_understood_by_this_test() -> None:
-    settings = [line for line in FILE.read_text("utf-8").splitlines() if " = " in line.partition("  #")[0]]
+    settings = [line for line in reference(TEXT) if " = " in line.partition("  #")[0]]
     assert len(settings) == len(SETTINGS)
 
 
@@ -49,10 +80,14 @@ def test_every_key_of_a_table_stands_there_once_and_no_other(table: str) -> None
 
 
 def test_there_is_no_other_table() -> None:
-    assert re.findall(r"^\[([^\]]+)\]", FILE.read_text("utf-8"), re.MULTILINE) == list(TABLES)
+    heads = re.findall(r"^(\[+)([^\]]+)\]+", TEXT, re.MULTILINE)
+    assert list(dict.fromkeys(name for _, name in heads)) == list(TABLES)
+    assert all((brackets == "[[") == (name in LISTS) for brackets, name in heads)
 
 
-@pytest.mark.parametrize(("table", "key", "off", "value", "comment"), SETTINGS, ids=[f"{s[0]}.{s[1]}" for s in SETTINGS])
+@pytest.mark.parametrize(
+    ("table", "key", "off", "value", "comment"), SETTINGS, ids=[f"{s[0]}.{s[1]}" for s in SETTINGS]
+)
 def test_what_is_commented_out_is_the_default(
     *, table: str, key: str, off: bool, value: object, comment: str, tmp_path: Path
 ) -> None:
@@ -60,10 +95,12 @@ def test_what_is_commented_out_is_the_default(
     assert off == ((table, key) not in ON_PURPOSE)
     if not off:
         return
+    head = f"[[{table}]]\n{LISTS[table]}" if table in LISTS else f"[{table}]\n"
+    file = tmp_path / "stack.toml"
+    file.write_text(head, "utf-8")
     default = load(tmp_path).config
-    (tmp_path / "stack.toml").write_text(f"[{table}]\n{key} = {written(value)}\n", "utf-8")
-    said = load(tmp_path).config
-    assert said == default
+    file.write_text(f"{head}{key} = {written(value)}\n", "utf-8")
+    assert load(tmp_path).config == default
 
 
 def written(value: Any) -> str:

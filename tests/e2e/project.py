@@ -23,6 +23,7 @@ import psutil
 from stack import config
 from stack.facts import runtime_dir
 from stack.facts.nginx import find_nginx
+from stack.operations import running
 from stack.supervisor import control
 
 from .client import Answer, ask
@@ -34,7 +35,7 @@ WITHIN = 30.0  # seconds: a deadline for what should take less than one
 STACKCTL = (sys.executable, "-m", "stack")
 # An app that does something in the server only: who just looks for the app does not come by stackctl's entry file.
 IN_THE_SERVER = """
-import os, sys
+import os, sys, time
 
 if "stackctl_entry" in sys.modules:
     {}
@@ -197,7 +198,7 @@ class Project:
     def run(
         self, *arguments: str, code: int | None = 0, cwd: Path | None = None, env: dict[str, str] | None = None
     ) -> Done:
-        """A command to its end, in the project's directory; its exit code is compared with `code` unless that is None."""
+        """A command to its end, in the project's directory. It must end with `code`, unless that is None."""
         done = subprocess.run(
             [*self.command, *arguments],
             cwd=cwd or self.directory,
@@ -304,7 +305,7 @@ class Project:
     def end(self) -> None:
         """`down`, which must leave nothing. What is left nevertheless is killed, and fails the test."""
         try:
-            self.run("down", code=0)
+            running.down(self.directory)  # what the command does, without a Python to start
             self.nothing_is_left()
             for each in self._started:
                 each.wait()

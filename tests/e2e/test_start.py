@@ -130,9 +130,7 @@ def test_start_after_a_failed_one_serves(steered: Project) -> None:
 
 
 def test_interrupted_start_leaves_nothing(steered: Project) -> None:
-    steered.write(
-        "app.py", IN_THE_SERVER.format("import time; open(os.environ['BEGUN'], 'w').close(); time.sleep(600)")
-    )
+    steered.write("app.py", IN_THE_SERVER.format("open(os.environ['BEGUN'], 'w').close(); time.sleep(600)"))
     begun = steered.event("begun")
     start = steered.start("up", "-d", "--listen", steered.address, "--set", f"app.env.BEGUN={begun}")
     until(begun.exists, "the app is being loaded")

@@ -6,6 +6,7 @@ import ast
 import http.client
 import json
 import os
+import pwd
 import shutil
 import socket
 import string
@@ -25,6 +26,7 @@ from stack.desired import Plan
 from stack.errors import ConfigError
 from stack.facts import Nginx
 from stack.facts.nginx import find_nginx, parse_version
+from stack.facts.user import group
 from stack.supervisor import sockets
 
 from .rewrite import HERE, VARIANTS, expected, planned
@@ -153,6 +155,21 @@ def test_nginx_refuses_what_is_broken(nginx: Nginx, tmp_path: Path) -> None:
     done = asked(nginx, tmp_path)
     assert done.returncode != 0
     assert 'unknown directive "uwsgi_passs"' in done.stderr
+
+
+@pytest.mark.e2e
+@each_nginx
+@pytest.mark.skipif(not ROOT, reason="only root's nginx has a user: run the tests as root too")
+def test_a_user_whose_group_has_another_name_is_accepted(nginx: Nginx, tmp_path: Path) -> None:
+    user = next((each.pw_name for each in pwd.getpwall() if group(each.pw_name) not in ("", each.pw_name)), "")
+    if not user:
+        pytest.skip("every user of this machine has a group of that name")
+    put(planned("as-root"), tmp_path)
+    main = tmp_path / "nginx" / "nginx.conf"
+    main.write_text(main.read_text().replace("user shop users;", f"user {user} {group(user)};"))
+    assert asked(nginx, tmp_path).returncode == 0
+    main.write_text(main.read_text().replace(f"user {user} {group(user)};", f"user {user};"))
+    assert "getgrnam" in asked(nginx, tmp_path).stderr
 
 
 @pytest.mark.e2e

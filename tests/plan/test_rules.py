@@ -113,7 +113,9 @@ def test_an_app_cannot_have_the_name_of_something_else(tmp_path: Path, name: str
 
 def test_two_apps_cannot_be_one_upstream(tmp_path: Path) -> None:
     text = "[apps.{}]\n[apps.{}]\n[site]\napp = 'a-b'\n"
-    assert "[apps.a-b]" in one(broken(config(tmp_path, text.format("a-b", "a_b"))), "apps-have-names-of-their-own").message
+    assert (
+        "[apps.a-b]" in one(broken(config(tmp_path, text.format("a-b", "a_b"))), "apps-have-names-of-their-own").message
+    )
     assert broken(config(tmp_path, text.format("a-b", "a-c"))) == []
 
 
