@@ -22,6 +22,7 @@ def main() -> None:
     from stack.errors import StackError, told
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _open_standard_streams()
     try:
         app(prog_name="stackctl")
     except StackError as error:
@@ -31,3 +32,15 @@ def main() -> None:
         # Whoever read our output has gone, `stackctl logs | head` for one; nothing to say, and nobody to say it to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def _open_standard_streams() -> None:
+    """Started with some of 0-2 closed, the next file or socket would get their number, and our talk would go there."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - for as long as we live

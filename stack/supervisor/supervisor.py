@@ -388,7 +388,8 @@ class Supervisor:
     def _refused(self, name: str, refusal: Refusal) -> Outcome:
         said = "\n".join(self._words(name, refusal.number))
         service = self._services[name, refusal.serial]
-        hint = service.probe.hint if service.probe else f"See `stackctl logs {name}`."
+        answered = service.probe is not None and refusal.reason.startswith("answered")
+        hint = service.probe.hint if service.probe and answered else f"`stackctl logs {name}` has all that it said."
         return Outcome(f"{name} did not start: {refusal.reason}", said, hint, 1)
 
     # Small things.
