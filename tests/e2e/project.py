@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -21,10 +22,11 @@ from typing import Any, TypeVar
 import psutil
 
 from stack import config
+from stack.errors import StackError
 from stack.facts import runtime_dir
 from stack.facts.nginx import find_nginx
 from stack.operations import running
-from stack.supervisor import control
+from stack.supervisor import control, place
 
 from .client import Answer, ask
 
@@ -314,4 +316,6 @@ class Project:
                 process.kill()
             for each in self._started:
                 each.process.wait(WITHIN)
+            with contextlib.suppress(StackError, OSError):
+                place.clear(str(self.runtime))
             shutil.rmtree(self.place, ignore_errors=True)
