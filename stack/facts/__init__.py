@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from stack.config import Config
 from stack.facts.app import AppFacts, environment, find_app
 from stack.facts.interpreter import Interpreter, find_interpreter
-from stack.facts.machine import find_cpus, find_somaxconn, runtime_dir
+from stack.facts.machine import find_cpus, find_somaxconn, runtime_dir, runtime_dirs
 from stack.facts.nginx import Nginx, find_nginx
 from stack.facts.static import Static, find_statics
 
@@ -29,6 +29,7 @@ __all__ = [
     "look",
     "look_at_machine",
     "runtime_dir",
+    "runtime_dirs",
 ]
 
 

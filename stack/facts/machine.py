@@ -87,13 +87,21 @@ def runtime_dir(config: Config, environ: Mapping[str, str]) -> str:
                 'A unix socket\'s path may have 107 bytes. Name a shorter directory, or write "auto".',
             )
         return path
-    real = os.path.realpath(config.project)
-    token = hashlib.sha256(os.fsencode(real) + b"\0" + config.name.encode()).hexdigest()[:8]
+    token = _token(config.project)
     for base in _bases(environ):
         room = _room(f"{base}/-{token}", LONGEST_NAME)
         if room >= min(READABLE, len(config.name)):
             return f"{base}/{config.name[:room]}-{token}"
     raise AssertionError("the last base is short")
+
+
+def runtime_dirs(project: Path, environ: Mapping[str, str]) -> list[str]:
+    """Those there are for a project, under whatever name: to find its stack when its configuration cannot be read."""
+    return [str(each) for base in _bases(environ) for each in sorted(Path(base).glob(f"*-{_token(str(project))}"))]
+
+
+def _token(project: str) -> str:
+    return hashlib.sha256(os.fsencode(os.path.realpath(project))).hexdigest()[:8]
 
 
 def _bases(environ: Mapping[str, str]) -> Iterator[str]:

@@ -15,8 +15,8 @@ from stack import config as settings
 from stack import desired, files
 from stack.config import Override
 from stack.desired import Plan
-from stack.errors import StackError, UnhealthyError
-from stack.facts import runtime_dir
+from stack.errors import ConfigError, StackError, UnhealthyError
+from stack.facts import runtime_dir, runtime_dirs
 from stack.operations import ports
 from stack.operations.prepare import Prepared, prepare_loaded
 from stack.supervisor import control, place
@@ -119,4 +119,12 @@ def down(project: Path, where: str = "") -> bool:
 
 
 def _where(project: Path) -> str:
-    return runtime_dir(settings.load(project, settings.environment_overrides(os.environ)).config, os.environ)
+    """The project's runtime directory; with a configuration that cannot be read, the one that there is."""
+    try:
+        loaded = settings.load(project, settings.environment_overrides(os.environ))
+    except ConfigError:
+        found = runtime_dirs(project, os.environ)
+        if len(found) != 1:
+            raise
+        return found[0]
+    return runtime_dir(loaded.config, os.environ)

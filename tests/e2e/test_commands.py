@@ -170,6 +170,15 @@ def test_down_twice_is_fine_and_then_status_is_4(steered: Project) -> None:
     assert steered.run("status", "--json", code=4).json is None
 
 
+def test_stack_can_be_seen_and_ended_although_its_file_is_broken(steered: Project) -> None:
+    steered.up()
+    steered.write("stack.toml", "[server\n")
+    assert steered.run("status", "--json").json["url"] == steered.url
+    assert "is not TOML" in steered.run("reload", code=3).err
+    assert "stopped" in steered.run("down").err
+    (steered.directory / "stack.toml").unlink()
+
+
 def test_reload_without_a_stack_says_so(steered: Project) -> None:
     assert "`stackctl up` starts it" in steered.run("reload", code=1).err
 
