@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check format golden packages clean
+.PHONY: help up test check smoke format golden packages clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,7 +14,7 @@ help: ## this list
 up: $(VENV)/.run ## the example project behind nginx; Ctrl-C ends it
 	@$(BIN)/stackctl --project deploy/example up $(ARGS)
 
-test: packages check ## everything: check, then the real programs
+test: packages check smoke ## everything: check, smoke, then the real programs
 	$(BIN)/python -m pytest -m e2e
 
 check: $(VENV)/.dev ## style, types, imports, and the tests that need no process
@@ -23,6 +23,9 @@ check: $(VENV)/.dev ## style, types, imports, and the tests that need no process
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -m "not e2e"
+
+smoke: packages $(VENV)/.dev ## the example project: up, health, paths, a reload under requests, down
+	$(BIN)/stackctl --project deploy/example smoke
 
 format: $(VENV)/.dev ## the code as ruff writes it
 	$(BIN)/ruff check --fix

@@ -51,7 +51,8 @@ class Probe:
     """One hop's check: a GET in `protocol` to `address` (`unix:PATH` or `HOST:PORT`), and what must come back.
 
     `within` is in seconds. An answer passes with a status below 500, or equal to `status` if that is not 0; the
-    header named `header`, if any, must match `pattern` as a whole (an nginx etag tells who served a file).
+    header named `header`, if any, must match `pattern` as a whole (an nginx etag tells who served a file). `ours` tells
+    whether we run everything on the way: then a start has failed if the hop does not work.
     """
 
     hop: str
@@ -65,6 +66,7 @@ class Probe:
     status: int = 0
     header: str = ""
     pattern: str = ""
+    ours: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +106,9 @@ class Plan:
     """All that a stack is: the files to write, the services to keep running, the probes that prove they work.
 
     `overrides` are the settings given on the command line or in the environment of `up`, as `[key, value, origin]`:
-    the stack remembers them. `alias` is where the runtime directory is looked for without them, if that is elsewhere;
-    it becomes a link. `summary` is what `up` says, line by line.
+    the stack remembers them. `user` is whom the apps run as, empty for the same as the supervisor; `group` a group that
+    may connect to the apps' sockets, empty for none. `alias` is where the runtime directory is looked for without the
+    overrides, if that is elsewhere; it becomes a link. `summary` is what `up` says, line by line.
     """
 
     name: str
@@ -121,6 +124,7 @@ class Plan:
     summary: tuple[tuple[str, str], ...] = ()
     overrides: tuple[tuple[str, str, str], ...] = ()
     user: str = ""
+    group: str = ""
     alias: str = ""
     version: int = VERSION
 

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from stack.appservers import APP_SERVERS
 from stack.config import AUTO, Config
 from stack.desired import Plan
 from stack.errors import ConfigError, MissingProgramError, StackError
 from stack.facts import Facts
-from stack.webservers import WEB_SERVERS, nginx
+from stack.webservers import DIRECT, PRIVATE, WEB_SERVERS
+from stack.webservers.nginx import private
 
 __all__ = ["RULES", "Problem", "check", "problems"]
 
@@ -58,7 +60,7 @@ def problems(config: Config, facts: Facts, plan: Plan) -> Iterator[Problem]:
 
 def nginx_is_here(config: Config, facts: Facts, _: Plan) -> Iterable[Problem]:
     """Nothing can face the clients without it."""
-    if facts.nginx is None and any(site.web == "nginx" for site in config.sites.values()):
+    if facts.nginx is None and _is(config, PRIVATE):
         yield Problem(
             "nginx-is-here",
             f"nginx is not on this machine; looked in {', '.join(facts.nginx_looked)}",
@@ -67,10 +69,10 @@ def nginx_is_here(config: Config, facts: Facts, _: Plan) -> Iterable[Problem]:
         )
 
 
-def nginx_is_new_enough(_: Config, facts: Facts, __: Plan) -> Iterable[Problem]:
+def nginx_is_new_enough(config: Config, facts: Facts, _: Plan) -> Iterable[Problem]:
     """Older ones are not tested."""
-    if facts.nginx and facts.nginx.version < nginx.MINIMUM:
-        version, least = (".".join(map(str, each)) for each in (facts.nginx.version, nginx.MINIMUM))
+    if facts.nginx and _is(config, PRIVATE) and facts.nginx.version < private.MINIMUM:
+        version, least = (".".join(map(str, each)) for each in (facts.nginx.version, private.MINIMUM))
         yield Problem(
             "nginx-is-new-enough",
             f"{facts.nginx.path} is nginx {version}; stackctl needs {least} or newer",
@@ -91,10 +93,10 @@ def web_server_speaks_the_protocol(config: Config, _: Facts, plan: Plan) -> Iter
             )
 
 
-def nginx_has_the_module(_: Config, facts: Facts, plan: Plan) -> Iterable[Problem]:
+def nginx_has_the_module(config: Config, facts: Facts, plan: Plan) -> Iterable[Problem]:
     """A protocol can be left out when nginx is built."""
     spoken = {each.probe.protocol for each in plan.services if each.probe}
-    if facts.nginx and "uwsgi" in spoken and "http_uwsgi_module" not in facts.nginx.modules:
+    if facts.nginx and _is(config, PRIVATE) and "uwsgi" in spoken and "http_uwsgi_module" not in facts.nginx.modules:
         yield Problem(
             "nginx-has-the-module",
             f"{facts.nginx.path} was built without its uwsgi module",
@@ -204,7 +206,49 @@ def apps_share_a_user(_: Config, facts: Facts, __: Plan) -> Iterable[Problem]:
         )
 
 
+def app_server_faces_clients(config: Config, _: Facts, __: Plan) -> Iterable[Problem]:
+    """Without a web server, somebody must take the public sockets."""
+    for app in config.apps.values():
+        if _is(config, DIRECT) and not APP_SERVERS[app.server.engine].FACES_CLIENTS:
+            able = [name for name, each in APP_SERVERS.items() if each.FACES_CLIENTS]
+            yield Problem(
+                "app-server-faces-clients",
+                f'[site] web = "none": the app server {app.server.engine} is not made to face clients',
+                f"Use engine = {' or '.join(able)}, or a web server.",
+            )
+
+
+def something_is_lost_without_a_web_server(config: Config, _: Facts, __: Plan) -> Iterable[Problem]:
+    """It should be said what one does without."""
+    if _is(config, DIRECT):
+        yield Problem(
+            "something-is-lost-without-a-web-server",
+            "no web server: a slow client holds a thread for as long as it takes its answer, nothing is compressed, and"
+            " there is no TLS",
+            "Fine behind a load balancer or for a trial; else leave [site] web as it is.",
+            None,
+        )
+
+
+def external_web_server_may_connect(_: Config, facts: Facts, __: Plan) -> Iterable[Problem]:
+    """Only root, or a member, can give a socket to a group."""
+    if facts.web_group and not facts.is_root and facts.web_group not in facts.groups:
+        yield Problem(
+            "external-web-server-may-connect",
+            f"{facts.user} is not in the group {facts.web_group}, so the socket cannot be opened to that web server",
+            f"sudo usermod -aG {facts.web_group} {facts.user}, and log in anew; or start as root, or name another group:"
+            " [site] web_group.",
+        )
+
+
+def _is(config: Config, web: str) -> bool:
+    return any(site.web == web for site in config.sites.values())
+
+
 RULES: tuple[Rule, ...] = (
+    app_server_faces_clients,
+    something_is_lost_without_a_web_server,
+    external_web_server_may_connect,
     nginx_is_here,
     nginx_is_new_enough,
     web_server_speaks_the_protocol,

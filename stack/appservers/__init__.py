@@ -6,11 +6,10 @@ from types import MappingProxyType
 from typing import Protocol
 
 from stack.appservers import bundled
-from stack.config import App
+from stack.appservers.launch import Launch
 from stack.desired import File
-from stack.facts import AppFacts
 
-__all__ = ["APP_SERVERS", "AppServer"]
+__all__ = ["APP_SERVERS", "AppServer", "Launch"]
 
 
 class AppServer(Protocol):
@@ -18,16 +17,18 @@ class AppServer(Protocol):
 
     PROTOCOLS: tuple[str, ...]
     """The protocols it speaks to the web server; the first is the one to use unless told otherwise."""
+    FACES_CLIENTS: bool
+    """Whether it can take the public sockets itself, where there is no web server."""
     STOP_SIGNAL: str
     """Asks it to finish what is in hand and end."""
     ORPHAN_SIGNAL: str
     """Ends it at once, with all its processes, when the supervisor has died."""
 
-    def files(self, name: str, app: App, workers: int) -> tuple[File, ...]:
+    def files(self, launch: Launch) -> tuple[File, ...]:
         """The server's own configuration files, if it has any."""
 
-    def argv(self, name: str, app: App, facts: AppFacts, entry_directory: str, workers: int) -> tuple[str, ...]:
-        """The command that serves `stackctl_entry:application` from `entry_directory` on the socket `{socket}`."""
+    def argv(self, launch: Launch) -> tuple[str, ...]:
+        """The command."""
 
 
 APP_SERVERS: MappingProxyType[str, AppServer] = MappingProxyType({"bundled": bundled})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,6 +28,7 @@ Workers = Annotated[int | None, typer.Option("--workers", "-w", help="Processes 
 Listen = Annotated[
     list[str] | None, typer.Option("--listen", "-l", help="Public address, 8000 or 127.0.0.1:8000.", metavar="ADDR")
 ]
+NoNginx = Annotated[bool, typer.Option("--no-nginx", help="No web server: the app server faces the clients.")]
 Nginx = Annotated[str | None, typer.Option("--nginx", help="The nginx binary to use.", metavar="PATH")]
 Set = Annotated[
     list[str] | None,
@@ -83,6 +85,7 @@ def up(
     listen: Listen = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once the site answers.")] = False,
     nginx: Nginx = None,
+    no_nginx: NoNginx = False,
     sets: Set = None,
 ) -> None:
     """Start the stack, and prove that the site answers.
@@ -94,7 +97,7 @@ def up(
     """
     from stack.operations import up as operation
 
-    flags = _flags(workers, listen, nginx, sets)
+    flags = _flags(workers, listen, nginx, ["site.web=none", *(sets or ())] if no_nginx else sets)
     if not detach:
         operation.up_in_the_foreground(_find(), flags, _introduce)
     plan = operation.up_detached(_find(), flags, _introduce)
@@ -173,7 +176,7 @@ def nginx_conf(workers: Workers = None, listen: Listen = None, nginx: Nginx = No
     Example: stackctl nginx-conf > /etc/nginx/sites-available/shop
     """
     prepared = _prepared(_flags(workers, listen, nginx, sets))
-    sys.stdout.write(next(file.text for file in prepared.plan.files if file.path == "nginx/site.conf"))
+    sys.stdout.write(prepared.site_file())
 
 
 @app.command("server-conf")
@@ -251,6 +254,43 @@ def health(as_json: Json = False) -> None:
     raise typer.Exit(0 if all(each.passed for each in results) else 4)
 
 
+@app.command()
+def smoke(
+    paths: Annotated[
+        list[str] | None, typer.Argument(help="Asked for; else what [[smoke]] in stack.toml lists.", metavar="PATH")
+    ] = None,
+    as_json: Json = False,
+    junit: Annotated[Path | None, typer.Option(help="Write a JUnit report, too.", metavar="FILE")] = None,
+    workers: Workers = None,
+    nginx: Nginx = None,
+    sets: Set = None,
+) -> None:
+    """Prove a deployment: up, health, paths, a reload under load, down.
+
+    In a place aside and on a free port: a stack that runs is not touched, and nothing is left, interrupted or not.
+    Exit code 0, or 4 with what failed. Under GitHub Actions, failures are annotations.
+
+    Example: stackctl smoke --junit smoke.xml / /api/facts
+    """
+    from stack.cli import report as reports
+    from stack.operations.smoke import smoke as operation
+
+    if junit is not None:
+        _directory(junit.absolute().parent)
+    report = operation(_find(), _flags(workers, None, nginx, sets), paths or (), _introduce, _talk)
+    if junit is not None:
+        junit.write_bytes(reports.junit(report))
+    print(json.dumps(reports.as_json(report), indent=2) if as_json else reports.table(report))
+    sys.stdout.flush()
+    if report.failed:
+        on_github = os.environ.get("GITHUB_ACTIONS") == "true"
+        text = reports.failures(report)
+        _talk(reports.said_by_others(text) if on_github else text)
+        for each in reports.github(report) if on_github else ():
+            _talk(each)
+    raise typer.Exit(report.exit_code)
+
+
 def _find() -> Path:
     from stack.config import find_project
 
@@ -279,9 +319,18 @@ def _flags(workers: int | None, listen: list[str] | None, nginx: str | None, set
 
 
 def _prepared(flags: list[Override]) -> Prepared:
-    from stack.operations.prepare import prepare
+    """A plan to print: with what the running stack was started with, if one runs; for this machine or another."""
+    from stack.operations import prepare, running
 
-    return prepare(_find(), flags)
+    project = _find()
+    found = running.find(project)
+    prepared = (
+        running.replan(project, found, flags, for_here=False)
+        if found
+        else prepare.prepare(project, flags, for_here=False)
+    )
+    _warn(prepared)
+    return prepared
 
 
 def _introduce(prepared: Prepared) -> None:

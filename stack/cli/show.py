@@ -13,7 +13,7 @@ from stack.config import App, Config, Loaded, Server, Site
 from stack.desired import Plan
 from stack.hop import Result
 
-__all__ = ["config", "config_json", "hop", "server_conf", "status"]
+__all__ = ["coloured", "config", "config_json", "hop", "server_conf", "status"]
 
 
 def status(found: dict[str, Any]) -> str:
@@ -22,9 +22,7 @@ def status(found: dict[str, Any]) -> str:
     for service in found["services"]:
         restarts = f"{service['restarts']} restarts, the last: {service['last_end']}" if service["restarts"] else ""
         good = service["state"] == "serving"
-        lines.append(
-            f"{_coloured('32' if good else '31', service['state']):8} {service['name']:12} {restarts}".rstrip()
-        )
+        lines.append(f"{coloured('32' if good else '31', service['state']):8} {service['name']:12} {restarts}".rstrip())
         for each in service["generations"]:
             since = _ago(each["since"]) if each["since"] else "?"
             lines.append(f"           generation {each['number']}  pid {each['pid']}  {each['state']}  {since}")
@@ -33,7 +31,7 @@ def status(found: dict[str, Any]) -> str:
 
 def hop(result: Result) -> str:
     """One probe: whether it passed, how long it took, what was tried and seen, and what to do."""
-    word = _coloured("32", "ok  ") if result.passed else _coloured("31", "FAIL")
+    word = coloured("32", "ok  ") if result.passed else coloured("31", "FAIL")
     probe = result.probe
     lines = [f"{word} {result.seconds * 1000:7.1f} ms  {probe.title}"]
     lines.append(f"                 GET {probe.path} in {probe.protocol} on {probe.address}")
@@ -117,5 +115,6 @@ def _ago(since: float) -> str:
     return f"{seconds} s"
 
 
-def _coloured(code: str, text: str) -> str:
+def coloured(code: str, text: str) -> str:
+    """The text in a colour of ECMA-48 where a person sees it, else as it is."""
     return f"\x1b[{code}m{text}\x1b[0m" if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else text

@@ -61,7 +61,9 @@ def _table_of(part: int | str, fields: Mapping[str, Any]) -> Any:
 
 def _problem(error: Any, file: Path | None, origins: Mapping[str, str]) -> tuple[str, str]:
     key = _dotted(error["loc"])
-    origin = origins.get(key.partition("[")[0]) or next((each for name, each in origins.items() if name.startswith(key + ".")), None)
+    origin = origins.get(key.partition("[")[0]) or next(
+        (each for name, each in origins.items() if name.startswith(key + ".")), None
+    )
     where = str(file) if file is not None and origin in (None, file.name) else origin or "stack.toml"
     if error["type"] == "extra_forbidden":
         table, _, word = key.rpartition(".")

@@ -228,7 +228,10 @@ class App(_Table):
 class Site(_Table):
     """`[site]`, or `[sites.NAME]`: what clients connect to, and which app answers."""
 
-    web: Text = Field("nginx", description="the web server that faces the clients")
+    web: Text = Field("nginx", description="faces the clients; or external: an nginx that somebody else runs; or none")
+    web_group: Text = Field(
+        AUTO, description="group of the external web server, for the socket; auto: www-data, nginx, http"
+    )
     listen: Addresses = Field(("127.0.0.1:8000",), description="this machine only, until you say otherwise")
     server_names: ServerNames = Field((), description="host names; none: whatever comes to the address")
     static: Folders | Literal["auto"] = Field(
@@ -252,7 +255,9 @@ class Smoke(_Table):
         {}, description='headers that must come and contain these words; one may be written "Name: words"'
     )
     text: Text = Field("", description="must be in the body: an error page with status 200 does not pass")
-    max_seconds: Seconds = Field(30.0, description="for the whole answer; by then the app server has cut off its worker")
+    max_seconds: Seconds = Field(
+        30.0, description="for the whole answer; as long as the app server lets a request wait"
+    )
     body: Annotated[str, AfterValidator(_encodable)] = Field("", description="what is sent, for a POST")
     content_type: Text = Field("application/x-www-form-urlencoded", description="of the body; a form, as browsers do")
     site: Name = Field(AUTO, description="name of the site that is asked; auto: the first")

@@ -17,6 +17,7 @@ from stack.facts.interpreter import Interpreter, find_interpreter
 from stack.facts.machine import find_cpus, find_somaxconn, runtime_dir, runtime_dirs
 from stack.facts.nginx import Nginx, find_nginx
 from stack.facts.static import Static, find_statics
+from stack.facts.web import find_groups, find_layout, find_web_group
 
 __all__ = [
     "AppFacts",
@@ -50,11 +51,16 @@ class Machine:
 class Facts(Machine):
     """All the facts. `user` is whom stackctl runs as, `cpus` those that may be used.
 
-    `apps` and `statics` go by the config's names, of apps and of sites.
+    `apps` and `statics` go by the config's names, of apps and of sites. `web_group` is the group of a web server that
+    somebody else runs, where there is one in the config; `nginx_layout` the folder that nginx here has its sites in;
+    `groups` those that we are in.
     """
 
     apps: dict[str, AppFacts]
     statics: dict[str, tuple[Static, ...]]
+    web_group: str = ""
+    nginx_layout: str = ""
+    groups: tuple[str, ...] = ()
 
 
 def look_at_machine(config: Config, environ: Mapping[str, str]) -> Machine:
@@ -90,6 +96,9 @@ def look(config: Config, environ: Mapping[str, str]) -> Facts:
         nginx_looked=machine.nginx_looked,
         apps=apps,
         statics=find_statics(config, apps),
+        web_group=find_web_group(config),
+        nginx_layout=find_layout(),
+        groups=find_groups(),
     )
 
 

@@ -88,7 +88,8 @@ def runtime_dir(config: Config, environ: Mapping[str, str]) -> str:
             )
         return path
     token = _token(config.project)
-    for base in _bases(environ):
+    shared = any(site.web == "external" for site in config.sites.values())
+    for base in _bases(environ, shared=shared):
         room = _room(f"{base}/-{token}", LONGEST_NAME)
         if room >= min(READABLE, len(config.name)):
             return f"{base}/{config.name[:room]}-{token}"
@@ -97,20 +98,25 @@ def runtime_dir(config: Config, environ: Mapping[str, str]) -> str:
 
 def runtime_dirs(project: Path, environ: Mapping[str, str]) -> list[str]:
     """Those there are for a project, under whatever name: to find its stack when its configuration cannot be read."""
-    return [str(each) for base in _bases(environ) for each in sorted(Path(base).glob(f"*-{_token(str(project))}"))]
+    return [
+        str(each)
+        for base in _bases(environ, shared=False)
+        for each in sorted(Path(base).glob(f"*-{_token(str(project))}"))
+    ]
 
 
 def _token(project: str) -> str:
     return hashlib.sha256(os.fsencode(os.path.realpath(project))).hexdigest()[:8]
 
 
-def _bases(environ: Mapping[str, str]) -> Iterator[str]:
+def _bases(environ: Mapping[str, str], *, shared: bool) -> Iterator[str]:
+    """Where runtime directories are. One that is `shared` with another user's web server must not be in a session's."""
     user = os.geteuid()
     if user == 0:
         yield "/run/stackctl"
         return
     session = environ.get("XDG_RUNTIME_DIR", "")
-    if session.startswith("/") and _is_own_directory(Path(session), user):
+    if not shared and session.startswith("/") and _is_own_directory(Path(session), user):
         yield f"{session.rstrip('/')}/stackctl"
     yield f"/tmp/stackctl-{user}"  # noqa: S108 - whoever makes it makes it 0700, or refuses somebody else's
 

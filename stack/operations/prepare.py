@@ -12,7 +12,7 @@ from stack import rules
 from stack.config import Loaded, Override
 from stack.desired import Plan
 from stack.facts import Facts, look
-from stack.plan import plan
+from stack.plan import front, plan, web_server
 
 __all__ = ["Prepared", "load", "prepare", "prepare_loaded"]
 
@@ -26,24 +26,30 @@ class Prepared:
     plan: Plan
     warnings: tuple[rules.Problem, ...]
 
+    def site_file(self) -> str:
+        """The site as the web server's configuration. Raises ConfigError where there is no web server."""
+        web = web_server(self.loaded.config)
+        return web.site_file(front(self.loaded.config, self.facts), self.facts)
+
 
 def load(project: Path, flags: Sequence[Override] = ()) -> Loaded:
     """The project's settings: file, then environment, then flags. Raises ConfigError."""
     return settings.load(project, (*settings.environment_overrides(os.environ), *flags))
 
 
-def prepare(project: Path, flags: Sequence[Override] = ()) -> Prepared:
-    """A plan for the project.
+def prepare(project: Path, flags: Sequence[Override] = (), *, for_here: bool = True) -> Prepared:
+    """A plan for the project; not `for_here`, what this machine lacks is a warning: the plan may be for another one.
 
     Raises:
         StackError: something of it is wrong or missing; nothing was touched.
     """
-    return prepare_loaded(load(project, flags))
+    return prepare_loaded(load(project, flags), for_here=for_here)
 
 
-def prepare_loaded(loaded: Loaded) -> Prepared:
+def prepare_loaded(loaded: Loaded, *, for_here: bool = True) -> Prepared:
     """The same, from settings that are loaded already."""
     facts = look(loaded.config, os.environ)
     found = plan(loaded.config, facts, loaded.overrides)
-    warnings = rules.check(loaded.config, facts, found)
+    of = (loaded.config, facts, found)
+    warnings = rules.check(*of) if for_here else list(rules.problems(*of))
     return Prepared(loaded, facts, found, tuple(warnings))

@@ -69,10 +69,10 @@ def require(project: Path, where: str = "") -> Running:
     return running
 
 
-def replan(project: Path, running: Running, flags: Sequence[Override] = ()) -> Prepared:
+def replan(project: Path, running: Running, flags: Sequence[Override] = (), *, for_here: bool = True) -> Prepared:
     """A new plan for a running stack: the file as it is now, under what the stack was started with, under `flags`."""
     remembered = tuple(Override(*each) for each in running.plan.overrides)
-    return prepare_loaded(settings.load(project, (*remembered, *flags)))
+    return prepare_loaded(settings.load(project, (*remembered, *flags)), for_here=for_here)
 
 
 def reload(project: Path, flags: Sequence[Override] = (), where: str = "") -> tuple[Prepared, tuple[str, ...]]:

@@ -16,6 +16,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -30,6 +31,7 @@ __all__ = ["Sandbox", "overrides"]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LONGEST = 32  # bytes of a directory for temporary files that leaves room for the names of sockets
 LOOK_AGAIN = 0.02  # seconds between two looks at processes that are to end
+SETTLED = 3.0  # seconds after the stack in which what it started should have ended by itself
 PATIENCE = 10.0  # seconds in which a stack that nobody asks anything of should have stopped
 
 
@@ -66,9 +68,14 @@ class Sandbox:
         held.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{held.getsockname()[1]}"
 
+    def close(self) -> None:
+        """Lets go of the free addresses."""
+        for each in self._held:
+            each.close()
+
     def left_behind(self) -> list[str]:
         """What still runs after the stack has ended, if it does not end by itself: pid and command."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + SETTLED
         while (found := _children()) and time.monotonic() < deadline:
             time.sleep(LOOK_AGAIN)
         return [f"pid {each.pid}: {_command(each)}" for each in found]
@@ -90,13 +97,31 @@ class Sandbox:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for each in self._held:
-            each.close()
-        _end_all()
+        self.close()
+        self._end_processes()
         shutil.rmtree(self.directory, ignore_errors=True)
         self._signals.release()
         if self._signals.came and error is None:
             raise KeyboardInterrupt
+
+    def _end_processes(self) -> None:
+        """Ends our descendants: told to stop, told again (which a supervisor takes as "at once"), then killed.
+
+        A second signal leaves the first step out.
+        """
+        for name, patience, polite in (("TERM", PATIENCE, True), ("TERM", PATIENCE / 2, False), ("KILL", inf, False)):
+            deadline = time.monotonic() + patience
+            told: set[int] = set()
+            while found := _children():
+                for each in found:
+                    if each.pid not in told:  # those that we adopt meanwhile, too
+                        told.add(each.pid)
+                        runner.tell(each.pid, name)
+                time.sleep(LOOK_AGAIN)
+                if time.monotonic() > deadline or (polite and self._signals.came > 1):
+                    break
+            else:
+                return
 
 
 class _Signals:
@@ -144,30 +169,14 @@ def overrides(sandbox: Sandbox, loaded: Loaded) -> Iterator[Override]:
     yield Override("stack.runtime_dir", json.dumps(sandbox.runtime_dir), origin)
     yield Override("stack.state_dir", json.dumps(str(sandbox.state_dir)), origin)
     taken = {each: sandbox.free_address() for each in _addresses(loaded.config)}
+    short = any(each.startswith("site.") for each in loaded.origins)
     for name, site in loaded.config.sites.items():
-        key = f"sites.{name}" if any(each.startswith("sites.") for each in loaded.origins) else "site"
+        key = "site" if short else f"sites.{name}"
         yield Override(f"{key}.listen", json.dumps([taken[each] for each in site.listen]), origin)
 
 
 def _addresses(config: Config) -> dict[str, None]:
     return dict.fromkeys(address for site in config.sites.values() for address in site.listen)
-
-
-def _end_all() -> None:
-    """Ends our descendants: told to stop, told again (which a supervisor takes as "at once"), then killed."""
-    for name, patience in (("TERM", PATIENCE), ("TERM", PATIENCE / 2), ("KILL", float("inf"))):
-        deadline = time.monotonic() + patience
-        told: set[int] = set()
-        while found := _children():
-            if time.monotonic() > deadline:
-                break
-            for each in found:
-                if each.pid not in told:  # those that we adopt meanwhile, too
-                    told.add(each.pid)
-                    runner.tell(each.pid, name)
-            time.sleep(LOOK_AGAIN)
-        else:
-            return
 
 
 def _children() -> list[psutil.Process]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import grp
 import itertools
 import json
 import os
@@ -37,22 +38,25 @@ class Taken(OSError):  # noqa: N818 - it says what the lock is
 def enter(runtime_dir: str) -> None:
     """Makes the runtime directory, by its path or by a link of ours to it; refuses one that others could change.
 
+    Others may pass through it and see nothing: what they may use in it says so itself.
+
     Raises:
         OSError: it cannot be made, or somebody else owns it, or could put another in its place.
     """
     where, ours = Path(runtime_dir), (os.geteuid(),)
-    _directory(where.parent, 0o755 if os.geteuid() == 0 else 0o700, owners=(0, *ours))
+    _directory(where.parent, 0o711, owners=(0, *ours))
     if where.is_symlink():
         _refuse_owner(where, where.lstat(), ours)
         enter(os.path.realpath(where))
     else:
-        _directory(where, 0o711 if os.geteuid() == 0 else 0o700, owners=ours)
+        _directory(where, 0o711, owners=ours)
 
 
 def _directory(path: Path, mode: int, owners: tuple[int, ...]) -> None:
     """Makes a directory, or sees that nobody but these users can change what is in it."""
     with contextlib.suppress(FileExistsError):
-        path.mkdir(mode=mode, parents=True)
+        path.mkdir(parents=True)
+        path.chmod(mode)  # whatever the umask
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode):
         raise OSError(f"{path} is not a directory")
@@ -68,7 +72,7 @@ def _refuse_owner(path: Path, found: os.stat_result, owners: tuple[int, ...]) ->
 
 def point(alias: str, runtime_dir: str) -> None:
     """A link to the runtime directory from where one looks who does not know the flags that have moved it."""
-    Path(alias).parent.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+    Path(alias).parent.mkdir(mode=0o711, parents=True, exist_ok=True)
     Path(alias).symlink_to(runtime_dir)
 
 
@@ -121,9 +125,11 @@ def prepare(plan: Plan) -> None:
         sockets.mkdir(mode=0o700)
     for path in sockets.iterdir():
         path.unlink()
-    if plan.user and os.geteuid() == 0:
-        found = pwd.getpwnam(plan.user)
-        os.chown(sockets, found.pw_uid, found.pw_gid, follow_symlinks=False)
+    uid = pwd.getpwnam(plan.user).pw_uid if plan.user and os.geteuid() == 0 else -1
+    gid = grp.getgrnam(plan.group).gr_gid if plan.group else pwd.getpwnam(plan.user).pw_gid if uid != -1 else -1
+    os.chown(sockets, uid, gid, follow_symlinks=False)
+    if plan.group:
+        sockets.chmod(0o2710)  # its members pass through, and what is made in it is the group's
 
 
 def remember(plan: Plan) -> None:

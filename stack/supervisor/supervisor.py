@@ -226,7 +226,7 @@ class Supervisor:
         """Waits for the first generation of everything, tries every hop from outside, and announces the result."""
         await self._until(lambda: all(each.proven is not None for each in self._fleet.rollouts.values()))
         results = [await hop.check_async(probe) for probe in self.plan.probes]
-        broken = [each for each in results if not each.passed]
+        broken = [each for each in results if not each.passed and each.probe.ours]
         if broken:
             first = broken[0]
             message = f"{first.probe.title} does not work: {first.problem}"

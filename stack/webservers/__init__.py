@@ -1,4 +1,4 @@
-"""The web servers: one module each, all of the shape `WebServer`. A new one is a module and a line below."""
+"""The web servers: a module each, all of the shape `WebServer`. A new one is a module and a line below."""
 
 from __future__ import annotations
 
@@ -7,29 +7,37 @@ from typing import Protocol
 
 from stack.desired import Check, File, Service
 from stack.facts import Facts
-from stack.webservers import nginx
+from stack.webservers import direct
 from stack.webservers.front import Front, Upstream
+from stack.webservers.nginx import external, private
 
-__all__ = ["WEB_SERVERS", "Front", "Upstream", "WebServer"]
+__all__ = ["DIRECT", "EXTERNAL", "PRIVATE", "WEB_SERVERS", "Front", "Upstream", "WebServer"]
+
+PRIVATE, EXTERNAL, DIRECT = "nginx", "external", "none"
 
 
 class WebServer(Protocol):
     """What a module of this package offers."""
 
+    KEPT: bool
+    """Whether what faces the clients is ours to keep running: then its addresses are ours to hold."""
     PROTOCOLS: tuple[str, ...]
     """The protocols in which it forwards requests."""
 
     def site_file(self, front: Front, facts: Facts) -> str:
         """What goes into a configuration that somebody else owns: the sites and what they need, and no more."""
 
+    def witness(self, front: Front, facts: Facts) -> str:
+        """A URL path that is answered with 204 only if exactly this `site_file` is loaded; empty if there is none."""
+
     def files(self, front: Front, facts: Facts) -> tuple[File, ...]:
-        """All that it takes to run one of our own."""
+        """All that it takes to run it."""
 
-    def check(self, facts: Facts) -> Check:
-        """The command by which the program itself accepts the files."""
+    def checks(self, facts: Facts) -> tuple[Check, ...]:
+        """The commands by which the programs themselves accept the files."""
 
-    def service(self, front: Front, facts: Facts) -> Service:
-        """The command to keep running."""
+    def services(self, front: Front, facts: Facts) -> tuple[Service, ...]:
+        """The commands to keep running."""
 
 
-WEB_SERVERS: MappingProxyType[str, WebServer] = MappingProxyType({"nginx": nginx})
+WEB_SERVERS: MappingProxyType[str, WebServer] = MappingProxyType({PRIVATE: private, EXTERNAL: external, DIRECT: direct})

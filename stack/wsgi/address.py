@@ -1,9 +1,9 @@
 """The addresses to listen on: `unix:PATH`, `HOST:PORT`, `[::1]:PORT` or `fd://N`, and the sockets that they become.
 
-A unix socket is made under a umask, so that at no moment anybody can connect but those whom its mode admits: its
-owner, and at most its group, never others, for whoever can connect is believed as the web server is. A path where something still listens is left
-alone; one that nobody listens on any more (its server was killed) is replaced. An inherited socket is neither
-shut down nor removed: it belongs to whoever handed it down.
+A unix socket is made under a umask, so that at no moment anybody can connect but those whom its mode admits: its owner,
+at most its group, never others, for whoever can connect is believed as the web server is. A path where something still
+listens is left alone; one that nobody listens on any more (its server was killed) is replaced. An inherited socket is
+neither shut down nor removed: it belongs to whoever handed it down.
 """
 
 from __future__ import annotations

@@ -29,8 +29,6 @@ class BodyTooLarge(BodyCut):
 class Body:
     """A body as a file object (PEP 3333, "Input and Error Streams"). This one is empty."""
 
-    exceeded = False  # whether it has turned out to be too large
-
     def __init__(self, data: bytes = b"") -> None:
         self._buffer = data
         self._position = 0
@@ -39,6 +37,11 @@ class Body:
     def unread(self) -> int | None:
         """How many bytes the app has left unread on the connection; None if it cannot be known."""
         return 0
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether it has turned out to be larger than it may be."""
+        return False
 
     def leftover(self) -> bytes:
         """What was received beyond the end of the body: the beginning of the next request."""
@@ -169,6 +172,11 @@ class ChunkedBody(Body):
         """None until the last chunk has been read."""
         return 0 if self._chunked.done else None
 
+    @property
+    def exceeded(self) -> bool:
+        """Whether it has turned out to be larger than it may be."""
+        return self._room < 0
+
     def leftover(self) -> bytes:
         """What was received beyond the last chunk."""
         return self._chunked.rest if self._chunked.done else b""
@@ -176,11 +184,10 @@ class ChunkedBody(Body):
     def _more(self) -> bytes:
         try:
             while True:
-                data = self._chunked.piece() if not self.exceeded else b""
+                data = self._chunked.piece() if not self.exceeded else b""  # once too large, it stays so
                 if data is not None:
                     self._room -= len(data)
-                    if self._room < 0:
-                        self.exceeded = True
+                    if self.exceeded:
                         raise BodyTooLarge(f"the request's body exceeds {self._limit} bytes (--max-body)")
                     return data
                 received = self._receive(PIECE)

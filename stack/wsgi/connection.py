@@ -1,8 +1,10 @@
 """The life of one connection: bytes arrive, requests are told apart, each is answered, the connection stays or goes.
 
 `advance` is called when there is something to read, by whichever thread is free, never by two at once. It returns
-whether the connection shall be waited for again; it blocks only where the app reads a body that has not arrived, or
-where the peer does not take the answer, and then for no longer than STALL between two bytes.
+whether the connection shall be waited for again. A head that is not complete, and a body that the app did not read,
+are waited for that way too. It blocks only where the app reads a body that has not arrived, or where the peer does not
+take the answer, and then for no longer than STALL between two bytes; a TCP peer has no more than STALL for all such
+waits of one request, and earns a second by each SLOWEST bytes. A request that waits for its peer is not stuck.
 
 An answer that breaks off half-way ends the connection before its announced end: nginx then breaks off too. Over uwsgi
 without a Content-Length nothing can say so, for there the end of the connection is the end of the answer: nginx 1.22
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import environ as environs
 from . import http, log, uwsgi
-from .body import Body, BodyCut, ChunkedBody, LengthBody
+from .body import Body, BodyCut, BodyTooLarge, ChunkedBody, LengthBody
 from .protocol import Protocol, ProtocolError, name, spoken
 from .response import PeerGone, Response, answer
 
@@ -29,10 +31,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .environ import Environ, Origin
+    from .response import Transport
 
 HEAD_WITHIN = 10.0  # seconds from a request's first byte, or from connecting, until its head is complete: else 408
 IDLE_WITHIN = 60.0  # seconds that a kept-alive connection may be silent between two requests
 STALL = 60.0  # seconds between two bytes of a body, or of an answer
+SLOWEST = 1000.0  # bytes per second below which a TCP peer uses up its time; a modem had five times as many
+DROP_WITHIN = 10.0  # seconds that the rest of a body which the app did not read may take to arrive
 DISCARD_LIMIT = 1 << 20  # bytes of a body that the app did not read, up to which reading them saves the connection
 LINGER = 2.0  # seconds to go on reading, and dropping, after an answer that came before the end of its request
 RECEIVE = 65536  # bytes to ask for at a time
@@ -41,6 +46,7 @@ FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 PHRASES = {
     400: "Bad Request",
     408: "Request Timeout",
+    413: "Content Too Large",
     414: "URI Too Long",
     417: "Expectation Failed",
     431: "Request Header Fields Too Large",
@@ -55,13 +61,15 @@ class Service:
     """What the connections of one process share.
 
     `progress` has a number for each thread: since when (monotonic seconds) its request has not got on, 0 without a
-    request. It is shared with the master. `current` has their environs.
+    request and while it waits for its peer. It is shared with the master. `current` has their environs. `max_body` is
+    in bytes, 0 for no limit.
     """
 
     app: Callable[..., Any]
     progress: memoryview[float]
     current: list[Environ | None] = field(default_factory=list)
     draining: bool = False
+    max_body: int = 0
 
 
 class Connection:
@@ -80,24 +88,34 @@ class Connection:
         self._protocol = only
         self._fresh = True
         self._expected = False  # whether the client waits for "100 Continue"
+        self._broken = False  # whether the request's body ended in a way that leaves its end unknown
         self._lingering = False
+        self._unread: Body | None = None  # a body of whose rest nobody wants to know
+        self._waits = True  # whether a body that has not arrived is waited for, on a thread
+        self._patience = STALL if self._peer is not None else float("inf")
+        self._left = self._patience  # seconds that the request may still wait for its peer, in all
         self._buffer = b""
         self._thread = 0
 
     @property
+    def faces_client(self) -> bool:
+        """Whether the peer is not the web server, which closes idle connections itself, but perhaps a client."""
+        return self._peer is not None
+
+    @property
     def idle(self) -> bool:
         """Whether nothing of a request has arrived, and nothing of an answer is on its way."""
-        return not self._buffer and not self._lingering
+        return not self._buffer and not self._lingering and self._unread is None
 
     def close(self) -> None:
         """Close it."""
         self.sock.close()
 
     def expire(self) -> None:
-        """Its deadline has passed: say so if a request had begun (RFC 9110 15.5.9), and close."""
+        """Its deadline has passed: say so if a request had begun (RFC 9110 15.5.9), and close. It never blocks."""
         if self._buffer and self._protocol is Protocol.HTTP and not self._lingering:
             with contextlib.suppress(OSError):
-                self._refuse(ProtocolError(408, f"the head took longer than {HEAD_WITHIN:g} s"))
+                self._refuse(ProtocolError(408, f"the head took longer than {HEAD_WITHIN:g} s"), _Once(self.sock))
         self.close()
 
     def advance(self, thread: int) -> bool:
@@ -114,6 +132,8 @@ class Connection:
         return False
 
     def _advance(self) -> bool:
+        if self._unread is not None:
+            return self._requests()
         try:
             data = self.sock.recv(RECEIVE, FLAGS)
         except BlockingIOError:
@@ -134,12 +154,14 @@ class Connection:
     def _requests(self) -> bool:
         """Serve the requests that have arrived whole; whether to wait for more."""
         request = self._uwsgi if self._protocol is Protocol.UWSGI else self._http
-        while (stays := request()) and not self._lingering:
+        step = request if self._unread is None else self._drop
+        while (stays := step()) and not self._lingering:
             if not self._buffer:
                 self.since = time.monotonic()
                 self.deadline = self.since + IDLE_WITHIN
                 return True
             self.deadline = time.monotonic() + HEAD_WITHIN
+            step = request
         return stays is not False
 
     def _recognise(self, first: int) -> bool:
@@ -157,6 +179,8 @@ class Connection:
         head = http.head(self._buffer)
         if head is None:
             return None
+        if head.length:
+            self._check(head.length)
         data = self._buffer[head.size :]
         self._buffer = b""
         environ = environs.of_http(head, self._origin, self._peer)
@@ -166,23 +190,42 @@ class Connection:
         if head.length == 0:
             body = Body()
         elif head.length is None:
-            body = ChunkedBody(data, receive)
+            body = ChunkedBody(data, receive, self._service.max_body)
         else:
             body = LengthBody(head.length, data, receive)
 
         def persists() -> bool:
-            if (
-                self._service.draining or self._expected
-            ):  # nobody can know whether the body that was not asked for comes
+            # Expected: nobody can know whether the body that was not asked for comes.
+            if self._service.draining or self._expected or self._broken or body.exceeded:
                 return False
             return head.keep_alive and (body.unread or 0) <= DISCARD_LIMIT
 
         response = Response(self, head.method, head.minor and 1, persists)
         self._serve(environ, body, response)
-        if response.whole and response.keep_alive and body.discard(DISCARD_LIMIT):
-            self._buffer = data if head.length == 0 else body.leftover()
+        if not response.whole or not response.keep_alive:
+            return self._end(body, response, awaited=head.keep_alive)
+        if head.length == 0:
+            self._buffer = data
             return True
-        return self._end(body, response)
+        self._unread = body
+        self.deadline = time.monotonic() + DROP_WITHIN
+        return self._drop()
+
+    def _drop(self) -> bool | None:
+        """Read what the app has left of a body, as it arrives."""
+        body = self._unread
+        if body is None:
+            raise AssertionError("nothing to drop")
+        self._waits = False
+        try:
+            ended = body.discard(DISCARD_LIMIT)
+        except BlockingIOError:
+            return None
+        finally:
+            self._waits = True
+        self._unread = None
+        self._buffer = body.leftover()
+        return ended or self._linger()
 
     def _uwsgi(self) -> bool | None:
         found = uwsgi.variables(self._buffer)
@@ -191,22 +234,33 @@ class Connection:
         variables, size = found
         environ = environs.of_uwsgi(variables, self._origin)
         length = uwsgi.length(variables)
+        if length:
+            self._check(length)
         data = self._buffer[size:]
         self._buffer = b""
         body = LengthBody(length, data, self._receive) if length else Body()
         response = Response(self, environ["REQUEST_METHOD"], None, _never)
         self._serve(environ, body, response)
-        return self._end(body, response)
+        return self._end(body, response, awaited=False)
+
+    def _check(self, length: int) -> None:
+        """Refuse a body that is too large, before anything is done for it."""
+        most = self._service.max_body
+        if most and length > most:
+            raise ProtocolError(413, f"a body of {length} bytes, over {most} (--max-body)")
 
     def _serve(self, environ: Environ, body: Body, response: Response) -> None:
         """Run the app on one request. Its errors end here, those that would end a process too."""
         service, thread = self._service, self._thread
         environ["wsgi.input"] = body
+        self._left = self._patience
         service.current[thread] = environ
         service.progress[thread] = time.monotonic()
         try:
             result = service.app(environ, response.start)
             try:
+                if service.max_body and body.exceeded and response.failing and not response.started:
+                    raise BodyTooLarge("the app has failed, for its request's body is too large")
                 answer(result, response)
             finally:
                 close = getattr(result, "close", None)
@@ -215,14 +269,14 @@ class Connection:
         except PeerGone:
             response.whole = False
         except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt too are one failed request
-            self._failed(environ, response, error)
+            self._failed(environ, body, response, error)
         finally:
             service.progress[thread] = 0.0
             service.current[thread] = None
         if response.fault:
             log.line(f"{environs.request_line(environ)}: {response.fault}")
 
-    def _failed(self, environ: Environ, response: Response, error: BaseException) -> None:
+    def _failed(self, environ: Environ, body: Body, response: Response, error: BaseException) -> None:
         """Tell the log, and the client if it is not too late."""
         line = environs.request_line(environ)
         cut = isinstance(error, BodyCut)
@@ -236,12 +290,16 @@ class Connection:
             response.whole = False
             return
         with contextlib.suppress(PeerGone):
-            status = 400 if cut else 500
+            self._broken = cut
+            status = 413 if body.exceeded else 400 if cut else 500
             response.fail(f"{status} {PHRASES[status]}", PHRASES[status])
 
-    def _end(self, body: Body, response: Response) -> bool:
-        """Before closing: let the peer see the end, and do not reset it while it still writes its request."""
-        if response.whole and body.unread != 0:
+    def _end(self, body: Body, response: Response, *, awaited: bool) -> bool:
+        """Before closing: let the peer see the end, and do not reset it while it still writes its request.
+
+        `awaited`: the peer wanted to keep the connection. It may have sent the next request already.
+        """
+        if response.whole and (awaited or body.unread != 0):
             return self._linger()
         if response.whole and not response.framed:
             # A child process that the app has forked may hold the connection too: closing would then say nothing.
@@ -249,11 +307,11 @@ class Connection:
                 self.sock.shutdown(socket.SHUT_WR)
         return False
 
-    def _refuse(self, error: ProtocolError) -> None:
+    def _refuse(self, error: ProtocolError, transport: Transport | None = None) -> None:
         """Answer a request that cannot be served."""
         log.line(f"refused a request with {error.status}: {error.reason}")
         minor = None if self._protocol is Protocol.UWSGI else 1
-        Response(self, "GET", minor, _never).fail(f"{error.status} {PHRASES[error.status]}", error.reason)
+        Response(transport or self, "GET", minor, _never).fail(f"{error.status} {PHRASES[error.status]}", error.reason)
 
     def _linger(self) -> bool:
         """Say that nothing more comes; whether to wait, and drop what still arrives.
@@ -278,16 +336,20 @@ class Connection:
 
     def _receive(self, size: int) -> bytes:
         """Up to `size` bytes of a body; b"" if the peer has ended."""
+        waited = False
         while True:
             try:
                 data = self.sock.recv(size, FLAGS)
             except BlockingIOError:
-                if not self._wait(select.POLLIN, STALL):
-                    raise BodyCut(f"the request's body stalled for {STALL:g} s") from None
+                if not self._waits:
+                    raise
+                if not self._wait(select.POLLIN):
+                    raise BodyCut("the request's body stalled, or came too slowly") from None
+                waited = True
             except OSError as error:
                 raise BodyCut(f"the request's body was broken off: {error.strerror}") from error
             else:
-                self._service.progress[self._thread] = time.monotonic()
+                self._moved(len(data) if waited else 0)
                 return data
 
     def send(self, data: bytes) -> None:
@@ -305,25 +367,29 @@ class Connection:
 
     def _send_rest(self, data: memoryview) -> None:
         while data:
-            if not self._wait(select.POLLOUT, STALL):
-                raise PeerGone(f"the peer took nothing for {STALL:g} s")
+            if not self._wait(select.POLLOUT):
+                raise PeerGone("the peer took nothing, or too slowly")
             try:
-                data = data[self.sock.send(data, FLAGS) :]
+                sent = self.sock.send(data, FLAGS)
             except BlockingIOError:
                 continue
             except OSError as error:
                 raise PeerGone(str(error)) from error
+            self._moved(sent)
+            data = data[sent:]
 
     def send_file(self, fd: int, offset: int, count: int) -> int:
         """Send part of a file; how many bytes of it there were."""
         self.sock.setblocking(False)
         left = count
+        waited = False
         while left:
             try:
                 sent = os.sendfile(self.sock.fileno(), fd, offset, min(left, 1 << 20))
             except BlockingIOError:
-                if not self._wait(select.POLLOUT, STALL):
-                    raise PeerGone(f"the peer took nothing for {STALL:g} s") from None
+                if not self._wait(select.POLLOUT):
+                    raise PeerGone("the peer took nothing, or too slowly") from None
+                waited = True
                 continue
             except OSError as error:
                 raise PeerGone(str(error)) from error
@@ -331,14 +397,44 @@ class Connection:
                 break
             offset += sent
             left -= sent
-            self._service.progress[self._thread] = time.monotonic()
+            self._moved(sent if waited else 0)
         return count - left
 
-    def _wait(self, event: int, seconds: float) -> bool:
-        """Whether the socket becomes ready in time."""
+    def _wait(self, event: int) -> bool:
+        """Whether the socket becomes ready in time. Meanwhile the request is its peer's affair, and not stuck."""
+        progress, thread = self._service.progress, self._thread
+        counted = progress[thread] > 0
+        progress[thread] = 0.0
         poll = select.poll()
         poll.register(self.sock, event)
-        return bool(poll.poll(seconds * 1000))
+        before = time.monotonic()
+        ready = bool(poll.poll(max(0.0, min(STALL, self._left)) * 1000))
+        now = time.monotonic()
+        self._left -= now - before
+        if counted:
+            progress[thread] = now
+        return ready
+
+    def _moved(self, count: int) -> None:
+        """Bytes have passed: the request gets on, and the peer has earned time."""
+        self._left = min(self._patience, self._left + count / SLOWEST)
+        if self._service.progress[self._thread]:
+            self._service.progress[self._thread] = time.monotonic()
+
+
+class _Once:
+    """A transport that sends what can be sent at once, for the thread that must not wait for anybody."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def send(self, data: bytes) -> None:
+        """Send as much of it as there is room for."""
+        self._sock.send(data, FLAGS)
+
+    def send_file(self, fd: int, offset: int, count: int) -> int:
+        """Not needed for an error's few bytes."""
+        raise NotImplementedError
 
 
 def _never() -> bool:

@@ -110,6 +110,11 @@ class Response:
         """RFC 9110 6.4.1: answers to HEAD, 204 and 304 have no body."""
         return self._head_only or self._status.startswith(("204", "304"))
 
+    @property
+    def failing(self) -> bool:
+        """Whether the app has chosen to say that it has failed."""
+        return self._status.startswith("500")
+
     def start(self, status: str, headers: Headers, exc_info: ExcInfo | None = None) -> Callable[[bytes], None]:
         """start_response. Keeps status and headers until there is a body, or replaces them in an error's handler."""
         if exc_info is not None:

@@ -81,6 +81,7 @@ class Static:
         self._folders = sorted(found, key=lambda each: len(each[0]), reverse=True)
 
     def __call__(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
+        """Answer from a folder, or as the app does."""
         path = environ["SCRIPT_NAME"] + environ["PATH_INFO"]
         for prefix, directory in self._folders:
             if path.startswith(prefix):
@@ -97,13 +98,10 @@ class _Refused(Exception):  # noqa: N818 - an answer, not a failure of the serve
         self.headers = headers
 
 
-def _served(
-    environ: Environ, start_response: Callable[..., object], directory: bytes, name: str
-) -> Iterable[bytes]:
+def _served(environ: Environ, start_response: Callable[..., object], directory: bytes, name: str) -> Iterable[bytes]:
     """The answer to a request for the file of this name."""
     try:
-        if environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
-            raise _Refused("405 Method Not Allowed", ("Allow", "GET, HEAD"))
+        _check(environ["REQUEST_METHOD"])
         file = _opened(directory, name.encode("latin-1"))
         try:
             status, headers, body = _selected(environ, file, name)
@@ -120,6 +118,16 @@ def _served(
         return environ["wsgi.file_wrapper"](file)  # type: ignore[no-any-return]
     file.close()
     return []
+
+
+def _check(method: str) -> None:
+    """Refuse what files do not know.
+
+    Raises:
+        _Refused: 405.
+    """
+    if method not in {"GET", "HEAD"}:
+        raise _Refused("405 Method Not Allowed", ("Allow", "GET, HEAD"))
 
 
 def _opened(directory: bytes, name: bytes) -> FileIO:
@@ -159,15 +167,20 @@ def _selected(environ: Environ, file: FileIO, name: str) -> tuple[str, Headers, 
     headers = [("Last-Modified", date), ("ETag", tag)]
     if not _wanted(environ, tag, modified):
         return "304 Not Modified", headers, False
-    extension = name.rpartition("/")[2].rpartition(".")[2].lower() if "." in name else ""
-    headers += [("Content-Type", TYPES.get(extension, OTHER_TYPE)), ("Accept-Ranges", "bytes")]
+    headers.append(("Content-Type", _type(name)))
     part = _part(environ, size, tag, date)
     if part is None:
-        return "200 OK", [*headers, ("Content-Length", str(size))], True
+        return "200 OK", [*headers, ("Content-Length", str(size)), ("Accept-Ranges", "bytes")], True
     first, last = part
     file.seek(first)
     length = ("Content-Length", str(last - first + 1))
     return "206 Partial Content", [*headers, ("Content-Range", f"bytes {first}-{last}/{size}"), length], True
+
+
+def _type(name: str) -> str:
+    """The media type by the name's extension; `.profile` has none."""
+    stem, _, extension = name.rpartition("/")[2].rpartition(".")
+    return TYPES.get(extension.lower(), OTHER_TYPE) if stem else OTHER_TYPE
 
 
 def _wanted(environ: Environ, tag: str, modified: int) -> bool:

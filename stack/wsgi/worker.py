@@ -42,7 +42,7 @@ LOAD_FAILED = 3  # exit code of a worker that cannot load the app, and of the ma
 TIMED_OUT = 4  # exit code of a worker whose request did not get on, once its other requests are done
 TICK = 1.0  # seconds between two looks at the deadlines
 DRAIN_TICK = 0.02  # seconds between two looks at whether all is done
-DRAIN_IDLE = 5.0  # seconds that an idle connection is left to its peer to close, while draining
+DRAIN_IDLE = 5.0  # seconds that an idle connection is left to its peer, to close or to use once more, while draining
 NO_DESCRIPTORS_PAUSE = 0.05  # seconds to wait where no descriptor is free
 
 # One-shot: an event wakes one thread, which arms the socket again once it has accepted. Without that all idle threads
@@ -241,6 +241,10 @@ class Worker:
         if self._stuck:
             self._tell(RETIRING)
         self._service.draining = True
+        now = time.monotonic()
+        for each in list(self._waiting.values()):
+            if each.faces_client:  # however long it has been idle: its next request may be on the way
+                each.since = now
         while not self._done(time.monotonic()):
             self._pause(DRAIN_TICK)
             self._look(time.monotonic())
@@ -259,7 +263,8 @@ class Worker:
             self._empty(fd)
         if self._listeners or any(busy and index not in self._stuck for index, busy in enumerate(self._busy)):
             return False
-        return all(each.idle and now - each.since >= DRAIN_IDLE for each in list(self._waiting.values()))
+        grace = min(DRAIN_IDLE, self._settings.stop_within / 2)  # afterwards the master kills
+        return all(each.idle and now - each.since >= grace for each in list(self._waiting.values()))
 
     def _empty(self, fd: int) -> None:
         """Accept all that is queued at a listening socket, and leave the socket, unless no descriptor is free."""

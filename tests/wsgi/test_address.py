@@ -46,6 +46,24 @@ def test_unix_socket_is_the_owners_only_whatever_the_umask(folder: Path) -> None
     listener.socket.close()
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o620])
+def test_unix_socket_has_the_mode_that_was_asked_for(folder: Path, mode: int) -> None:
+    listener = listen(parse(f"unix:{folder}/s"), 5, mode)
+    assert (folder / "s").stat().st_mode & 0o7777 == mode
+    listener.socket.close()
+
+
+def test_inherited_socket_sends_small_answers_at_once() -> None:
+    with socket.socket() as given:
+        given.bind(("127.0.0.1", 0))
+        listener = listen(parse(f"fd://{os.dup(given.fileno())}"), 5)
+        with socket.create_connection(given.getsockname()):
+            accepted = listener.socket.accept()[0]
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            accepted.close()
+        listener.socket.close()
+
+
 def test_stale_socket_is_replaced_and_a_live_one_is_not(folder: Path) -> None:
     address = parse(f"unix:{folder}/s")
     first = listen(address, 5)

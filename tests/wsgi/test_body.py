@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stack.wsgi.body import Body, BodyCut, ChunkedBody, LengthBody
+from stack.wsgi.body import Body, BodyCut, BodyTooLarge, ChunkedBody, LengthBody
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,3 +99,35 @@ def test_discard_reads_up_to_a_limit() -> None:
     assert not LengthBody(9, b"abc", Wire()).discard(100)
     assert ChunkedBody(chunks(b"abc"), Wire()).discard(100)
     assert Body().discard(0)
+
+
+@pytest.mark.parametrize("read", [Body.read, lambda body: [body.read(2) for _ in range(9)], list, Body.readline])
+def test_chunked_body_over_its_limit_raises_and_goes_on_to(read: Callable[[Body], object]) -> None:
+    body = ChunkedBody(chunks(b"abc", b"def"), Wire(), 5)
+    for _ in range(2):
+        with pytest.raises(BodyTooLarge):
+            read(body)
+    assert body.exceeded
+    assert not body.discard(100)
+
+
+def test_chunked_body_of_its_limit_is_whole() -> None:
+    body = ChunkedBody(chunks(b"abc", b"de"), Wire(), 5)
+    assert body.read() == b"abcde"
+    assert not body.exceeded
+
+
+def test_discard_goes_on_where_nothing_had_arrived() -> None:
+    pieces = [b"de", b"", b"f"]
+
+    def receive(_: int) -> bytes:
+        data = pieces.pop(0)
+        if not data:
+            raise BlockingIOError
+        return data
+
+    body = LengthBody(6, b"abc", receive)
+    with pytest.raises(BlockingIOError):
+        body.discard(100)
+    assert body.discard(100)
+    assert not pieces

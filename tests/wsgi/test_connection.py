@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stack.wsgi.connection import HEAD_WITHIN, IDLE_WITHIN, Connection, Service
+from stack.wsgi import connection as connections
+from stack.wsgi.connection import HEAD_WITHIN, IDLE_WITHIN, SLOWEST, STALL, Connection, Service
 from stack.wsgi.environ import Origin
 from stack.wsgi.protocol import Protocol
 
-from .conftest import packet
+from .conftest import packet, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -31,6 +34,23 @@ def pair() -> Iterator[tuple[Connection, socket.socket]]:
     yield connection, far
     near.close()
     far.close()
+
+
+def answered(
+    data: bytes,
+    app: Callable[..., Iterable[bytes]] = app,
+    *,
+    max_body: int = 0,
+    draining: bool = False,
+) -> tuple[bytes, bool]:
+    """What comes back for these bytes, and whether the connection stays."""
+    near, far = socket.socketpair()
+    with near, far:
+        service = Service(app, memoryview(bytearray(8)).cast("d"), [None], max_body=max_body, draining=draining)
+        far.send(data)
+        stays = Connection(near, "", Origin(trusted=True), service, None).advance(0)
+        far.setblocking(False)
+        return far.recv(100_000), stays
 
 
 Pair = tuple[Connection, socket.socket]
@@ -117,3 +137,180 @@ def test_request_split_at_every_byte_is_answered_the_same(path: str) -> None:
             far.send(data[at:])
             assert not connection.advance(0)
             assert far.recv(1000).endswith(b"\r\n\r\nabc")
+
+
+def unread(_: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
+    start_response("403 Forbidden", [])
+    return [b"not read"]
+
+
+def test_body_that_was_not_read_is_waited_for_without_a_thread(pair: Pair) -> None:
+    connection, far = pair
+    connection._service.app = unread
+    far.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab")
+    assert connection.advance(0)
+    assert far.recv(1000).endswith(b"not read")
+    assert not connection.idle
+    assert connection._service.progress[0] == 0.0, "its thread is free"
+    deadline = connection.deadline
+    far.send(b"c")
+    assert connection.advance(0)
+    assert connection.deadline == deadline, "dribbling wins no time"
+    far.send(b"deGET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert connection.advance(0)
+    assert connection.idle, "no more than the body was read"
+    assert connection.advance(0)
+    assert far.recv(1000).endswith(b"not read")
+
+
+def test_body_that_was_not_read_and_does_not_come_ends_the_connection(pair: Pair) -> None:
+    connection, far = pair
+    connection._service.app = unread
+    far.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab")
+    assert connection.advance(0)
+    assert far.recv(1000).endswith(b"not read")
+    connection.expire()
+    assert far.recv(1000) == b""
+
+
+def test_request_that_waits_for_its_client_is_not_stuck(pair: Pair) -> None:
+    connection, far = pair
+    progress = connection._service.progress
+    seen: list[bool] = []
+
+    def reading(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
+        seen.append(progress[0] > 0)
+        environ["wsgi.input"].read()
+        seen.append(progress[0] > 0)
+        return app(environ, start_response)
+
+    connection._service.app = reading
+    far.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n")
+    thread = threading.Thread(target=connection.advance, args=(0,))
+    thread.start()
+    wait_until(lambda: seen and progress[0] == 0.0, "it waits for the body")
+    far.send(b"a")
+    thread.join()
+    assert seen == [True, True]
+    assert progress[0] == 0.0
+
+
+def test_client_is_waited_for_no_longer_than_its_bytes_earn(monkeypatch: pytest.MonkeyPatch) -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        service = Service(app, memoryview(bytearray(8)).cast("d"), [None])
+        assert Connection(near, "", Origin(trusted=True), service, None)._left == float("inf"), "a web server is"
+        client = Connection(near, ("192.0.2.1", 5), Origin(trusted=False), service, None)
+        assert client._left == STALL
+        client._left = -1.0
+        client._moved(round(3 * SLOWEST))
+        assert client._left == 2.0
+        client._moved(1 << 40)
+        assert client._left == STALL
+        monkeypatch.setattr(connections, "STALL", 0.0)
+        client = Connection(near, ("192.0.2.1", 5), Origin(trusted=False), service, None)
+        far.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nab")
+        assert client.advance(0), "it lingers"
+        assert far.recv(1000).startswith(b"HTTP/1.1 400 ")
+
+
+def test_client_that_does_not_take_its_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def large(_: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        return iter([b"x" * 1_000_000] * 9)
+
+    monkeypatch.setattr(connections, "STALL", 0.0)
+    near, far = socket.socketpair()
+    with near, far:
+        service = Service(large, memoryview(bytearray(8)).cast("d"), [None])
+        client = Connection(near, ("192.0.2.1", 5), Origin(trusted=False), service, None)
+        far.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert not client.advance(0)
+        assert service.progress[0] == 0.0
+
+
+def test_expiry_waits_for_nobody(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection, far = pair
+    far.send(b"GET / HT")
+    assert connection.advance(0)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            connection.sock.send(b"x" * 65536, socket.MSG_DONTWAIT)
+    waits: list[object] = []
+    monkeypatch.setattr(Connection, "_wait", lambda *each: waits.append(each))
+    connection.expire()
+    assert not waits
+    assert connection.sock.fileno() < 0
+
+
+def test_next_request_on_its_way_does_not_cost_the_answer_while_draining() -> None:
+    data, stays = answered(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 2, draining=True)
+    assert data.count(b"HTTP/1.1 200 OK") == 1
+    assert b"\r\nConnection: close\r\n" in data
+    assert stays, "it lingers, for closing would reset"
+
+
+HTTP_HEAD = b"POST / HTTP/1.1\r\nHost: a\r\n"
+LENGTH = HTTP_HEAD + b"Content-Length: %d\r\n\r\n"
+CHUNKS = HTTP_HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n"
+
+
+def test_body_of_the_largest_size_is_taken() -> None:
+    assert answered(LENGTH % 6 + b"abcdef", max_body=6)[0].endswith(b"abcdef")
+    assert answered(CHUNKS, max_body=6)[0].endswith(b"abcdef")
+    uwsgi = packet({"REQUEST_METHOD": "POST", "PATH_INFO": "/", "CONTENT_LENGTH": "6"}) + b"abcdef"
+    assert answered(uwsgi, max_body=6)[0].endswith(b"abcdef")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        LENGTH % 6,
+        LENGTH % 6 + b"abcdef",
+        LENGTH.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n") % 6,
+        packet({"REQUEST_METHOD": "POST", "PATH_INFO": "/", "CONTENT_LENGTH": "6"}),
+    ],
+)
+def test_body_announced_too_large_is_413_and_never_the_apps(data: bytes) -> None:
+    called: list[object] = []
+
+    def never(*each: object) -> Iterable[bytes]:
+        called.append(each)
+        return []
+
+    found, stays = answered(data, never, max_body=5)
+    assert found.startswith(b"HTTP/1.1 413 Content Too Large\r\n")
+    assert data.startswith(b"\0") or b"\r\nConnection: close\r\n" in found
+    assert stays, "it lingers"
+    assert not called
+
+
+def test_chunked_body_that_becomes_too_large_is_413() -> None:
+    found, stays = answered(CHUNKS, max_body=5)
+    assert found.startswith(b"HTTP/1.1 413 Content Too Large\r\n")
+    assert b"\r\nConnection: close\r\n" in found
+    assert stays, "it lingers"
+
+
+@pytest.mark.parametrize(("status", "told"), [("500 Internal Server Error", 413), ("422 Unprocessable", 422)])
+def test_app_that_turns_the_error_into_its_500_is_overruled_and_else_heard(status: str, told: int) -> None:
+    def catching(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
+        with pytest.raises(OSError, match="exceeds 5 bytes"):
+            environ["wsgi.input"].read()
+        start_response(status, [])
+        return [b"caught"]
+
+    found, _ = answered(CHUNKS, catching, max_body=5)
+    assert found.startswith(f"HTTP/1.1 {told} ".encode())
+    assert b"\r\nConnection: close\r\n" in found
+
+
+def test_answer_that_has_begun_is_broken_off_when_the_body_becomes_too_large() -> None:
+    def late(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        yield b"some"
+        yield environ["wsgi.input"].read()
+
+    found, stays = answered(CHUNKS, late, max_body=5)
+    assert found.endswith(b"4\r\nsome\r\n")
+    assert not stays

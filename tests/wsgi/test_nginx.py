@@ -38,8 +38,11 @@ http {{
     client_max_body_size 100m;
     large_client_header_buffers 8 32k;
     upstream http_app {{ server unix:{socket}; keepalive 8; keepalive_timeout 2s; }}
+    types {{ text/css css; }}
+    default_type application/octet-stream;
     server {{
         listen unix:{folder}/http.sock;
+        location ^~ /static/ {{ alias {folder}/static/; }}
         location / {{
             proxy_pass http://http_app;
             proxy_http_version 1.1;
@@ -211,3 +214,43 @@ def test_no_request_fails_when_the_server_is_replaced(
     for client in clients:
         assert ask(client, "/") == (200, b"hello\n")
         client.close()
+
+
+@pytest.mark.parametrize("name", ["a.css", "missing", "a.css%00", "sub//b"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"If-None-Match": "ETag"},
+        {"If-Modified-Since": "Last-Modified"},
+        {"If-Match": '"x"'},
+        {"Range": "bytes=3-5"},
+        {"Range": "bytes=-5", "If-Range": "ETag"},
+        {"Range": "bytes=99-"},
+    ],
+)
+def test_static_files_as_nginx_serves_them(
+    front: Path, launch: Callable[..., Server], folder: Path, name: str, headers: dict[str, str]
+) -> None:
+    (folder / "static" / "sub").mkdir(parents=True)
+    for each in ("a.css", "sub/b"):
+        (folder / "static" / each).write_bytes(b"0123456789")
+    bundled = launch("wsgi_odd:app", "--static", f"/static={folder}/static")
+    said: list[tuple[int, dict[str, str | None], bytes]] = []
+    for client in (Client(front / "http.sock"), bundled.client()):
+        client.request("HEAD", "/static/a.css")
+        known = client.getresponse()
+        known.read()
+        client.request("GET", f"/static/{name}", headers={k: known.getheader(v) or v for k, v in headers.items()})
+        response = client.getresponse()
+        shown = {
+            each: response.getheader(each)
+            for each in ("ETag", "Last-Modified", "Content-Type", "Content-Range", "Accept-Ranges", "Content-Length")
+        }
+        said.append((response.status, shown, response.read()))
+        client.close()
+    if said[0][0] < 400:
+        assert said[0] == said[1]
+    else:
+        # The pages differ; and nginx calls a path with NUL a bad request.
+        assert said[1][0] == (404 if said[0][0] == 400 else said[0][0])

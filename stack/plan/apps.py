@@ -1,0 +1,127 @@
+"""The apps: how each is loaded, started, asked and stopped."""
+
+from __future__ import annotations
+
+import keyword
+import re
+
+from stack.appservers import APP_SERVERS, AppServer, Launch
+from stack.config import AUTO, App, Config, Site
+from stack.desired import File, Probe, Service
+from stack.errors import ConfigError
+from stack.facts import AppFacts, Facts
+from stack.plan.known import known
+from stack.plan.sites import host
+from stack.render import render
+from stack.webservers import DIRECT
+from stack.webservers.front import IDLE_WITHIN
+
+__all__ = ["files", "link", "protocol", "service", "workers"]
+
+
+def files(config: Config, facts: Facts, name: str) -> tuple[File, ...]:
+    """The app's entry, and the app server's own files."""
+    return (_entry(name, facts.apps[name]), *_engine(config.apps[name]).files(_launch(config, facts, name)))
+
+
+def protocol(app: App) -> str:
+    """What web server and app server speak on this app's socket."""
+    server = _engine(app)
+    if app.server.protocol == AUTO:
+        return server.PROTOCOLS[0]
+    if app.server.protocol not in server.PROTOCOLS:
+        raise ConfigError(
+            f"[server] protocol: the app server {app.server.engine} does not speak {app.server.protocol!r}",
+            f"It speaks {' and '.join(server.PROTOCOLS)}.",
+        )
+    return app.server.protocol
+
+
+def workers(app: App, facts: Facts) -> int:
+    """How many processes serve the app: as told, else one for each CPU, and at least two."""
+    return max(2, facts.cpus) if app.server.workers == AUTO else app.server.workers
+
+
+def link(facts: Facts, name: str) -> str:
+    """Where the web server connects: a link to the newest generation's own socket, which stands beside it."""
+    return f"{facts.runtime_dir}/sockets/{name}.sock"
+
+
+def _engine(app: App) -> AppServer:
+    return known(app.server.engine, APP_SERVERS, "[server] engine")
+
+
+def _entry_directory(name: str) -> str:
+    return f"apps/{name}"
+
+
+def _entry(name: str, app: AppFacts) -> File:
+    text = render(
+        "app/entry.py.j2",
+        name=name,
+        search_path=app.search_path,
+        module=app.module,
+        expression=app.expression,
+        expression_name=re.split(r"[^\w]", app.expression, maxsplit=1)[0],
+        plain=all(part.isidentifier() and not keyword.iskeyword(part) for part in app.module.split(".")),
+    )
+    return File(f"{_entry_directory(name)}/stackctl_entry.py", text)
+
+
+def _sites_of(config: Config, name: str) -> dict[str, Site]:
+    """The sites on which this app answers."""
+    return {key: site for key, site in config.sites.items() if config.app_of(site) == name}
+
+
+def _public(config: Config, name: str) -> tuple[str, ...]:
+    """The public addresses that the app server takes itself."""
+    sites = [site for site in _sites_of(config, name).values() if site.web == DIRECT]
+    return tuple(dict.fromkeys(address for site in sites for address in site.listen))
+
+
+def _launch(config: Config, facts: Facts, name: str) -> Launch:
+    app, sites = config.apps[name], _sites_of(config, name)
+    return Launch(
+        name=name,
+        app=app,
+        facts=facts.apps[name],
+        entry_directory=str(config.state_dir / _entry_directory(name)),
+        workers=workers(app, facts),
+        socket_mode=0o660 if facts.web_group else 0o600,
+        public=len(_public(config, name)),
+        statics=tuple(dict.fromkeys(static for key in sites for static in facts.statics[key])),
+        max_body=max((site.max_body for site in sites.values()), default=0),
+    )
+
+
+def service(config: Config, facts: Facts, name: str) -> Service:
+    """The command that serves the app, behind its link."""
+    app, found = config.apps[name], facts.apps[name]
+    server = _engine(app)
+    sites = list(_sites_of(config, name).values())
+    return Service(
+        name=name,
+        tier=0,
+        argv=server.argv(_launch(config, facts, name)),
+        cwd=found.directory,
+        env=dict(app.env),
+        env_file=str(config.path(app.env_file)) if app.env_file else "",
+        user=found.user,
+        listeners=_public(config, name),
+        link=link(facts, name),
+        probe=Probe(
+            hop="app",
+            title=f"app server of {name}",
+            protocol=protocol(app),
+            address="unix:" + link(facts, name),
+            host=host(sites[0]) if sites else "localhost",
+            path=app.health,
+            within=app.server.timeout,
+            hint=f"See `stackctl logs {name}`. Another path may suit better: [app] health in stack.toml.",
+        ),
+        idle_within=IDLE_WITHIN if protocol(app) == "http" else 0.0,
+        stop_signal=server.STOP_SIGNAL,
+        orphan_signal=server.ORPHAN_SIGNAL,
+        start_within=app.server.start_within,
+        stop_within=app.server.stop_within,
+    )

@@ -1,0 +1,92 @@
+"""The probes: a request over each hop, the innermost first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from stack.config import Config, Site
+from stack.desired import Probe
+from stack.facts import Facts, Static
+from stack.plan import apps
+from stack.plan.sites import host, reachable
+from stack.webservers import DIRECT, EXTERNAL, PRIVATE, WebServer
+from stack.webservers.front import Front
+
+__all__ = ["READ_TIMEOUT_MARGIN", "probes"]
+
+READ_TIMEOUT_MARGIN = 5.0
+"""Seconds by which the web server outwaits the app server, so that the one who knows why gives up first."""
+
+CALLED = {PRIVATE: "nginx", EXTERNAL: "the nginx of this machine", DIRECT: "the app server itself"}
+
+NOT_LOADED = {
+    PRIVATE: "`stackctl reload` has it read its files; `stackctl logs nginx` says why it might not.",
+    EXTERNAL: "`stackctl nginx-conf` prints what it should have: its first lines say where that goes.",
+}
+
+NOT_PASSED_ON = {
+    PRIVATE: "The app server answers but nginx does not pass it on: see `stackctl logs nginx`.",
+    EXTERNAL: "Is it running, and has it loaded the site? See `stackctl nginx-conf` and nginx's own error.log.",
+    DIRECT: "The app server answers on its private socket only: see `stackctl logs`.",
+}
+
+
+def probes(config: Config, facts: Facts, front: Front, web: WebServer) -> Iterable[Probe]:
+    """The app servers on their sockets, then for each site: what the web server has loaded, the app, a static file."""
+    for name in config.apps:
+        probe = apps.service(config, facts, name).probe
+        if probe is not None:
+            yield probe
+    witness = web.witness(front, facts) if web.files(front, facts) else ""
+    for name, site in config.sites.items():
+        app = config.apps[config.app_of(site)]
+        if witness:
+            title = f"{CALLED[site.web]} has loaded {name} as it should be"
+            yield _probe(site, "config", title, witness, NOT_LOADED[site.web], status=204)
+        within = app.server.timeout + READ_TIMEOUT_MARGIN
+        yield _probe(
+            site, "site", f"{name} through {CALLED[site.web]}", app.health, NOT_PASSED_ON[site.web], within=within
+        )
+        yield from (_static(name, site, each) for each in facts.statics[name] if each.sample)
+
+
+def _static(name: str, site: Site, static: Static) -> Probe:
+    return _probe(
+        site,
+        "static",
+        f"static file of {name}, from {CALLED[site.web]}",
+        static.sample,
+        f"{static.folder} must be readable: every directory above it needs x for the user of {CALLED[site.web]}.",
+        status=200,
+        header="etag",
+        pattern=r'(W/)?"[0-9a-f]+-[0-9a-f]+"',
+    )
+
+
+def _probe(  # noqa: PLR0913 - a probe is many things
+    site: Site,
+    hop: str,
+    title: str,
+    path: str,
+    hint: str,
+    *,
+    within: float = 5.0,
+    status: int = 0,
+    header: str = "",
+    pattern: str = "",
+) -> Probe:
+    """A GET to the site as a client makes it."""
+    return Probe(
+        hop=hop,
+        title=title,
+        protocol="http",
+        address=reachable(site.listen[0]),
+        host=host(site),
+        path=path,
+        hint=hint,
+        within=within,
+        status=status,
+        header=header,
+        pattern=pattern,
+        ours=site.web != EXTERNAL,
+    )

@@ -1,0 +1,27 @@
+"""An nginx that somebody else runs, the distribution's as a rule: we write the site for it and run nothing."""
+
+from __future__ import annotations
+
+from stack.desired import Check, File, Service
+from stack.facts import Facts
+from stack.webservers.front import Front
+from stack.webservers.nginx.site import PROTOCOLS, site_file, witness
+
+__all__ = ["KEPT", "PROTOCOLS", "checks", "files", "services", "site_file", "witness"]
+
+KEPT = False
+
+
+def files(front: Front, facts: Facts) -> tuple[File, ...]:
+    """The site, as a copy to compare with."""
+    return (File("nginx/site.conf", site_file(front, facts)),)
+
+
+def checks(facts: Facts) -> tuple[Check, ...]:  # noqa: ARG001 - the shape of a web server
+    """None: it is checked where it is put."""
+    return ()
+
+
+def services(front: Front, facts: Facts) -> tuple[Service, ...]:  # noqa: ARG001 - the shape of a web server
+    """None."""
+    return ()
