@@ -7,23 +7,33 @@ program is missing, 130 interrupted.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 
 __all__ = ["main"]
+
+INTERRUPTED = 130
 
 
 def main() -> None:
     """The `stackctl` command: runs it and ends the process with its exit code (Typer ends it for usage and Ctrl-C).
 
-    SIGTERM is a Ctrl-C too: a start that is cut short is undone, and its processes end.
+    SIGTERM and a closed terminal are a Ctrl-C too: a start that is cut short is undone, and its processes end.
     """
-    from stack.cli.commands import app
+    try:
+        _run()
+    except KeyboardInterrupt:  # before Typer was there to take it
+        sys.exit(INTERRUPTED)
+
+
+def _run() -> None:
+    from stack import interrupts
     from stack.errors import StackError, told
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupts.listen()
     _open_standard_streams()
     try:
+        from stack.cli.commands import app
+
         app(prog_name="stackctl")
     except StackError as error:
         print(told(error.message, error.detail, error.hint), file=sys.stderr)

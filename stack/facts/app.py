@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from stack import interrupts
 from stack.config import AUTO, App, Config
 from stack.errors import ConfigError, StackError
 from stack.facts.interpreter import Interpreter
@@ -130,28 +131,30 @@ def _asked(
     reading, writing = os.pipe()
     request = json.dumps({"answer": writing, "target": target, "within": within})
     with os.fdopen(reading, "rb", buffering=0) as answers, tempfile.TemporaryFile() as output:
+        child: subprocess.Popen[bytes] | None = None
         try:
-            child = subprocess.Popen(
-                [python.path, SCRIPT, request],
-                **as_user(user),
-                cwd=directory,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=(writing,),
-                start_new_session=True,
-            )
+            with interrupts.held():
+                child = subprocess.Popen(
+                    [python.path, SCRIPT, request],
+                    **as_user(user),
+                    cwd=directory,
+                    env=env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    pass_fds=(writing,),
+                    start_new_session=True,
+                )
+                os.close(writing)
+            answer, late = _read(answers, child.pid, time.monotonic() + within + GRACE)
         except OSError as error:
             raise ConfigError(f"{python.path} does not run in {directory}: {error}") from None
         finally:
-            os.close(writing)
-        try:
-            answer, late = _read(answers, child.pid, time.monotonic() + within + GRACE)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)  # before it is waited for: its number is still its own
-            ended = child.wait()
+            if child is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)  # before it is waited for: its number is still its own
+                child.wait()
+        ended = child.returncode
         return _understood(answer, ended, output, late or answer != b"", within)
 
 

@@ -19,6 +19,7 @@ import inspect
 import json
 import os
 import pkgutil
+import signal
 import sys
 import traceback
 import types
@@ -54,6 +55,7 @@ def main() -> NoReturn:
     request = json.loads(sys.argv.pop(1))
     answer, here = request["answer"], os.path.realpath(Path(__file__).parent)
     os.set_inheritable(answer, False)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whoever started us let them wait until it knew us
     faulthandler.dump_traceback_later(request["within"], exit=True, file=answer)
     if sys.path and os.path.realpath(sys.path[0]) == here:  # not there in Python's safe-path mode
         del sys.path[0]

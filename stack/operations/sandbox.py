@@ -25,6 +25,7 @@ import psutil
 
 from stack.config import Config, Loaded, Override
 from stack.supervisor import runner
+from stack.webservers import EXTERNAL, PRIVATE
 
 __all__ = ["Sandbox", "overrides"]
 
@@ -164,7 +165,10 @@ class _Signals:
 
 
 def overrides(sandbox: Sandbox, loaded: Loaded) -> Iterator[Override]:
-    """The settings that bring a project's stack into a sandbox. Sites that share an address share it there too."""
+    """The settings that bring a project's stack into a sandbox. Sites that share an address share it there too.
+
+    An nginx that somebody else runs knows nothing of the sandbox: one of our own stands for it, with the same site.
+    """
     origin = "stackctl smoke"
     yield Override("stack.runtime_dir", json.dumps(sandbox.runtime_dir), origin)
     yield Override("stack.state_dir", json.dumps(str(sandbox.state_dir)), origin)
@@ -173,6 +177,8 @@ def overrides(sandbox: Sandbox, loaded: Loaded) -> Iterator[Override]:
     for name, site in loaded.config.sites.items():
         key = "site" if short else f"sites.{name}"
         yield Override(f"{key}.listen", json.dumps([taken[each] for each in site.listen]), origin)
+        if site.web == EXTERNAL:
+            yield Override(f"{key}.web", json.dumps(PRIVATE), origin)
 
 
 def _addresses(config: Config) -> dict[str, None]:

@@ -21,6 +21,7 @@ from stack.operations.prepare import Prepared, load
 from stack.operations.sandbox import Sandbox, overrides
 from stack.operations.up import up_detached
 from stack.operations.visitors import Load, Request, Visitors
+from stack.webservers import WEB_SERVERS
 
 __all__ = ["Check", "Report", "chosen", "smoke"]
 
@@ -224,7 +225,7 @@ def _last_lines(sandbox: Sandbox, apps: Sequence[str]) -> dict[str, tuple[str, .
     """By the logs' names; without the thousands of lines about visitors during the reload."""
     log = sandbox.state_dir / "log" / "stack.log"
     found = {}
-    for name in (*apps, "nginx", "stack", logs.ACCESS):
+    for name in (*apps, *WEB_SERVERS, "stack", logs.ACCESS):
         try:
             lines = (line.rstrip("\n") for line in logs.lines(log, name, sys.maxsize, follow=False))
             found[name] = tuple(deque((line for line in lines if visitors.AGENT not in line), maxlen=LAST))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from stack import files
+from stack import files, interrupts
 from stack.config import Override
 from stack.desired import Plan
 from stack.errors import StackError, UnhealthyError
@@ -26,7 +26,6 @@ from stack.supervisor import place
 __all__ = ["Say", "up_detached", "up_in_the_foreground"]
 
 Say = Callable[[Prepared], None]
-ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def up_in_the_foreground(project: Path, flags: Sequence[Override], say: Say) -> NoReturn:
@@ -38,7 +37,7 @@ def up_in_the_foreground(project: Path, flags: Sequence[Override], say: Say) -> 
     with _prepared(project, flags) as (prepared, lock, listeners):
         say(prepared)
         # From here until the supervisor has its handlers, a signal waits.
-        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        signal.pthread_sigmask(signal.SIG_BLOCK, interrupts.ENDING)
         for descriptor in (lock, *listeners.values()):
             os.set_inheritable(descriptor, True)
         argv = _command(prepared.plan, lock, listeners)
@@ -60,21 +59,24 @@ def up_detached(project: Path, flags: Sequence[Override], say: Say, *, private: 
         reading, writing = os.pipe()
         argv = [*_command(prepared.plan, lock, listeners), "--report", str(writing)]
         argv += ["--parent", str(os.getpid())] if private else []
-        supervisor = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            pass_fds=(lock, writing, *listeners.values()),
-        )
-        os.close(writing)
+        supervisor: subprocess.Popen[bytes] | None = None
         try:
+            with interrupts.held():  # from here until the supervisor has its handlers, a signal waits
+                supervisor = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                    pass_fds=(lock, writing, *listeners.values()),
+                )
+                os.close(writing)
             with os.fdopen(reading, encoding="utf-8") as stream:
                 told = stream.read()
         except BaseException:
-            supervisor.terminate()
-            supervisor.wait()
+            if supervisor is not None:
+                supervisor.terminate()
+                supervisor.wait()
             raise
         outcome = _outcome(told)
         if not outcome["ok"]:
@@ -93,11 +95,13 @@ def _prepared(
     loaded = load(project, flags)
     where = runtime_dir(loaded.config, os.environ)
     alias = where if private else runtime_dir(load(project).config, os.environ)
-    if Path(alias).is_symlink():
-        with _explained(alias):
-            place.clear(alias)  # a killed run left it
-    lock = _lock(where)
+    lock = -1
     try:
+        with interrupts.held():
+            if Path(alias).is_symlink():
+                with _explained(alias):
+                    place.clear(alias)  # a killed run left it
+            lock = _lock(where)
         prepared = prepare_loaded(loaded)
         plan = prepared.plan
         if alias != where:
@@ -109,23 +113,32 @@ def _prepared(
                 each.address: opened.enter_context(ports.listening(each.address, each.backlog)).fileno()
                 for each in plan.listeners
             }
-            files.validate(plan)
-            files.write(plan)
-            place.remember(plan)
+            with interrupts.held():
+                files.validate(plan)
+                files.write(plan)
+                with _explained(where):
+                    place.remember(plan)
             yield prepared, lock, listeners
     except BaseException:
-        if place.holds(lock, where):  # else the supervisor has left, and somebody else may have entered
-            place.leave(alias if Path(alias).is_symlink() else where)
+        with interrupts.held():
+            if lock >= 0 and place.holds(lock, where):  # else the supervisor has left, and somebody may have entered
+                place.leave(alias if Path(alias).is_symlink() else where)
         raise
     finally:
-        os.close(lock)
+        if lock >= 0:
+            os.close(lock)
 
 
 def _lock(where: str) -> int:
     with _explained(where):
         place.enter(where)
         lock = place.take(where)
-    place.sign(lock, os.getpid(), time.time())
+        try:
+            place.sign(lock, os.getpid(), time.time())
+        except OSError:
+            place.leave(where)
+            os.close(lock)
+            raise
     return lock
 
 

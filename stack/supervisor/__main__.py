@@ -30,8 +30,6 @@ def main() -> int:
     plan = place.recall(arguments.runtime_dir)
     listeners = dict(_listener(each) for each in arguments.listener)
     _keep_to_ourselves()
-    place.sign(arguments.lock, os.getpid(), time.time())
-    place.prepare(plan)
     runner.adopt_orphans()
     log = Log(plan.log, echo=arguments.report is None)
 
@@ -40,12 +38,20 @@ def main() -> int:
             # Whoever asked may have been killed meanwhile: then there is nobody to tell.
             with contextlib.suppress(BrokenPipeError), os.fdopen(arguments.report, "w", encoding="utf-8") as stream:
                 json.dump(outcome.as_json(), stream)
-        elif not outcome.message:
-            print(plan.welcome(), file=sys.stderr, flush=True)  # noqa: T201 - the foreground is a terminal's
+            return
+        text = errors.told(outcome.message, outcome.detail, outcome.hint) if outcome.message else plan.welcome()
+        with contextlib.suppress(OSError):  # the terminal has been closed
+            print(text, file=sys.stderr, flush=True)  # noqa: T201 - the foreground is a terminal's
+        if not outcome.message:
             log.release()
-        else:
-            print(errors.told(outcome.message, outcome.detail, outcome.hint), file=sys.stderr, flush=True)  # noqa: T201
 
+    try:
+        place.sign(arguments.lock, os.getpid(), time.time())
+        place.prepare(plan)
+    except OSError as error:  # a disk that is full by now
+        announce(Outcome(f"the runtime directory {plan.runtime_dir} cannot be used: {error}", exit_code=1))
+        place.leave(plan.alias or plan.runtime_dir)
+        return 1
     return asyncio.run(Supervisor(plan, listeners, log, announce).run())
 
 

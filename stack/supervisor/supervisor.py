@@ -21,6 +21,7 @@ from typing import Any
 from stack import desired, hop
 from stack.desired import Plan, Service
 from stack.fleet import Act, Action, Fleet, Generation, Policy, Refusal, Rollout, State
+from stack.interrupts import ENDING
 from stack.supervisor import control, place, runner, sockets
 from stack.supervisor.log import Log
 from stack.supervisor.process import Process
@@ -75,10 +76,11 @@ class Supervisor:
     async def run(self) -> int:
         """Everything from the first generation to the last process gone; returns the exit code."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, self.stop)
+        for number in ENDING:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup stackctl up` outlives its terminal
+                loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))  # blocked by `up`
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)  # blocked by `up`
         server = await control.serve(self.plan.runtime_dir, self.answer)
         self.log.say(f"starts {self.plan.name} in {self.plan.project}")
         self._start(self._prove())
@@ -88,7 +90,9 @@ class Supervisor:
             self._step()
         for task in self._tasks:
             task.cancel()
-        self._report(Outcome("stopped before the site answered", exit_code=130))
+        if self._announce is not None:
+            self.exit_code = 130
+            self._report(Outcome("stopped before the site answered", exit_code=self.exit_code))
         server.close()
         for process in self._processes.values():
             process.close()

@@ -2,9 +2,9 @@
 
 The interpreter belongs to a project. It shall find its own modules and the standard library, and nothing of ours:
 neither our dependencies beside the package, nor `http.py` in this folder instead of the standard library's. And a
-`stack.py` of theirs must not get in the way of ours. So the folder leaves `sys.path` first of all, the current
-directory takes its place, and the package is loaded under a name that nobody else uses, `_stackctl`, without being
-looked up anywhere.
+`stack.py` of theirs must not get in the way of ours. So the folder leaves `sys.path` first of all, and the package is
+loaded under a name that nobody else uses, `_stackctl`, without being looked up anywhere. Only then does the current
+directory take the folder's place: a `socket.py` of theirs is not the one that the server needs.
 """
 
 # ruff: noqa: PTH109, PTH118, PTH120, PTH123, PLC0415
@@ -16,11 +16,9 @@ _HERE = os.path.dirname(os.path.realpath(__file__))
 
 
 def _clean_path() -> None:
-    """Put the current directory where Python put this script's folder (it does not under -P or -I)."""
+    """Remove this script's folder, which Python has put there (it does not under -P or -I)."""
     if sys.path and sys.path[0] and os.path.realpath(sys.path[0]) == _HERE:
-        sys.path[0] = os.getcwd()
-    else:
-        sys.path.insert(0, os.getcwd())
+        del sys.path[0]
 
 
 def _version(folder: str) -> str:
@@ -50,4 +48,6 @@ if __name__ == "__main__":
     _load()
     from importlib import import_module
 
-    sys.exit(import_module("_stackctl.wsgi.server").main(sys.argv[1:]))
+    main = import_module("_stackctl.wsgi.server").main
+    sys.path.insert(0, os.getcwd())
+    sys.exit(main(sys.argv[1:]))

@@ -24,7 +24,7 @@ def test_commands_work_from_a_subdirectory(example: Project) -> None:
     example.up()
     inside = example.directory / "templates"
     assert example.run("status", cwd=inside).out.startswith("site")
-    assert example.run("health", cwd=inside).out.count("ok ") == 3
+    assert example.run("health", cwd=inside).out.count("ok ") == 4
     assert "is ready" in example.run("logs", cwd=inside).out
     assert example.run("diff", "--exit-code", cwd=inside).out == ""
     assert "stack.toml" in example.run("config", "--origin", cwd=inside).out
@@ -54,7 +54,7 @@ def test_status_tells_services_and_generations(example: Project) -> None:
 def test_health_passes_every_hop(example: Project) -> None:
     example.up()
     hops = example.run("health", "--json").json
-    assert [each["hop"] for each in hops] == ["app", "site", "static"]
+    assert [each["hop"] for each in hops] == ["app", "config", "site", "static"]
     assert all(each["ok"] for each in hops)
 
 

@@ -205,7 +205,7 @@ def test_url_and_host_are_those_that_the_site_answers_to(project: Path, site: st
 
 def test_every_hop_is_probed_the_innermost_first(project: Path) -> None:
     made = planned(project, TWO)
-    assert [each.hop for each in made.probes] == ["app", "app", "site", "static", "site", "static"]
+    assert [each.hop for each in made.probes] == ["app", "app", "config", "site", "static", "config", "site", "static"]
     for each in probes(made, "site"):
         assert each.protocol == "http"
         assert each.within == 35.0
@@ -214,7 +214,7 @@ def test_every_hop_is_probed_the_innermost_first(project: Path) -> None:
 
 def test_health_is_what_app_and_site_are_asked(project: Path) -> None:
     made = planned(project, "[app]\nhealth = '/healthz'\n")
-    assert [each.path for each in made.probes] == ["/healthz", "/healthz", "/static/a%20b.css"]
+    assert [each.path for each in made.probes if each.hop != "config"] == ["/healthz", "/healthz", "/static/a%20b.css"]
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_an_unknown_engine_web_server_or_protocol_is_refused(project: Path) -> N
     for setting, hint in (
         ("server.engine=bundeld", "Did you mean bundled?"),
         ("site.web=ngnix", "Did you mean nginx?"),
-        ("site.web=qqq", "There is: nginx."),
+        ("site.web=qqq", "There is: nginx, external, none."),
         ("server.protocol=ajp", "It speaks uwsgi and http."),
     ):
         with pytest.raises(ConfigError) as caught:
@@ -299,3 +299,47 @@ def test_a_digest_is_of_the_value_alone() -> None:
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
     assert digest({"a": 1}) != digest({"a": 2})
     assert len(digest("")) == 16
+
+
+def test_the_witness_is_in_the_site_and_changes_with_it(project: Path) -> None:
+    small, large = planned(project), planned(project, "[site]\nmax_body = '64m'\n")
+    paths = [probes(made, "config")[0].path for made in (small, large)]
+    assert paths[0] != paths[1]
+    for made, path in zip((small, large), paths, strict=True):
+        assert f"location = {path} {{" in site_of(made)
+
+
+def test_an_external_web_server_is_neither_run_nor_required(project: Path) -> None:
+    found = config(project, "[site]\nweb = 'external'\n")
+    made = plan(found, facts(found, web_group="www-data", groups=("www-data",)))
+    assert [each.name for each in made.services] == ["app"]
+    assert (made.listeners, made.checks, made.group) == ((), (), "www-data")
+    assert [each.ours for each in made.probes] == [True, False, False, False]
+    assert "--socket-mode 660" in " ".join(made.services[0].argv)
+    assert site_of(made) == site_of(planned(project))
+
+
+def test_without_a_web_server_the_app_server_takes_the_public_sockets(project: Path) -> None:
+    text = "[site]\nweb = 'none'\nlisten = [8000, '[::1]:8000']\nmax_body = '1k'\n"
+    made = planned(project, text)
+    (service,) = made.services
+    assert service.listeners == ("0.0.0.0:8000", "[::1]:8000")
+    assert [each.address for each in made.listeners] == list(service.listeners)
+    argv = " ".join(service.argv)
+    assert "--bind fd://3 --bind fd://4 --static /static=/srv/shop/static --max-body 1024" in argv
+    assert "--socket-mode 600" in argv
+    assert [each.hop for each in made.probes] == ["app", "site", "static"]
+
+
+def test_behind_a_web_server_the_app_server_serves_no_files(project: Path) -> None:
+    argv = planned(project).services[0].argv
+    assert not {"--static", "--max-body"} & set(argv)
+
+
+def test_a_stack_has_one_web_server(project: Path) -> None:
+    with pytest.raises(ConfigError, match="nginx and none"):
+        planned(project, "[sites.a]\n[sites.b]\nweb = 'none'\nlisten = 8001\n")
+
+
+def site_of(made: Plan) -> str:
+    return next(each.text for each in made.files if each.path == "nginx/site.conf")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from stack.appservers import bundled
 from stack.config import Config
 from stack.errors import ConfigError, MissingProgramError
 from stack.facts import Facts, Nginx, Static
@@ -162,6 +163,27 @@ def test_an_error_has_the_kind_that_a_rule_gives_it(tmp_path: Path) -> None:
     found = config(tmp_path, "[server]\ntimeout = 50\n")
     with pytest.raises(ConfigError):
         check(found, facts(found), plan(found, facts(found)))
+
+
+def test_app_server_faces_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = config(tmp_path, "[site]\nweb = 'none'\n")
+    assert [each.rule for each in broken(found)] == ["something-is-lost-without-a-web-server"]
+    monkeypatch.setattr(bundled, "FACES_CLIENTS", False)
+    one([each for each in broken(found) if each.kind], "app-server-faces-clients")
+
+
+def test_something_is_lost_without_a_web_server(tmp_path: Path) -> None:
+    found = one(broken(config(tmp_path, "[site]\nweb = 'none'\n")), "something-is-lost-without-a-web-server")
+    assert found.kind is None
+    assert broken(config(tmp_path, "[site]\nweb = 'nginx'\n")) == []
+
+
+def test_external_web_server_may_connect(tmp_path: Path) -> None:
+    found = config(tmp_path, "[site]\nweb = 'external'\n")
+    refused = one(broken(found, web_group="www-data", groups=("ana",)), "external-web-server-may-connect")
+    assert "sudo usermod -aG www-data ana" in refused.hint
+    assert broken(found, web_group="www-data", groups=("ana", "www-data")) == []
+    assert broken(found, web_group="www-data", nginx=None, groups=("www-data",)) == []
 
 
 def test_every_rule_is_tested_here_by_its_name() -> None:

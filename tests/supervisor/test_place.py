@@ -73,13 +73,14 @@ def mode(path: Path) -> int:
 # Whose it is.
 
 
-def test_it_is_made_for_us_alone_to_write(where: Path) -> None:
-    before = os.umask(0)
-    try:
-        place.enter(str(where / "deep"))
-    finally:
-        os.umask(before)
-    assert (mode(where), mode(where / "deep")) == ((0o755, 0o711) if ROOT else (0o700, 0o700))
+def test_it_is_made_for_us_alone_to_write_and_see_whatever_the_umask(where: Path) -> None:
+    for umask, directory in ((0, where), (0o077, where / "deeper")):
+        before = os.umask(umask)
+        try:
+            place.enter(str(directory / "deep"))
+        finally:
+            os.umask(before)
+        assert (mode(directory), mode(directory / "deep")) == (0o711, 0o711)
     place.enter(str(where / "deep"))
 
 

@@ -1,0 +1,36 @@
+"""The signals that end a command: each interrupts it as a Ctrl-C does, but where something would be left half done.
+
+What makes or removes what must not be left behind is done inside `held`: a signal that comes meanwhile interrupts at its
+end. A process that is started in there inherits that these signals wait, and must let them come itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+
+__all__ = ["ENDING", "held", "listen"]
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def listen() -> None:
+    """From now on each of them raises KeyboardInterrupt, but those that whoever started us had us ignore (nohup)."""
+    for each in ENDING:
+        if signal.getsignal(each) is not signal.SIG_IGN:
+            signal.signal(each, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Within it none of them interrupts; at its end, one that came does.
+
+    Raises:
+        KeyboardInterrupt: one came, or was on its way when it began.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
