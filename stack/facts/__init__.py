@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from stack.config import Config
+from stack.facts.access import Identity, of_group, of_user
 from stack.facts.app import AppFacts, environment, find_app
 from stack.facts.interpreter import Interpreter, find_interpreter
 from stack.facts.machine import find_cpus, find_somaxconn, runtime_dir, runtime_dirs
-from stack.facts.nginx import Nginx, find_nginx
+from stack.facts.nginx import Nginx, find_nginx, find_package_manager
 from stack.facts.static import Static, find_statics
 from stack.facts.web import find_groups, find_layout, find_web_group
 
@@ -53,7 +54,7 @@ class Facts(Machine):
 
     `apps` and `statics` go by the config's names, of apps and of sites. `web_group` is the group of a web server that
     somebody else runs, where there is one in the config; `nginx_layout` the folder that nginx here has its sites in;
-    `groups` those that we are in.
+    `groups` those that we are in; `package_manager` what nginx can be installed with, if it is one that we know.
     """
 
     apps: dict[str, AppFacts]
@@ -61,6 +62,7 @@ class Facts(Machine):
     web_group: str = ""
     nginx_layout: str = ""
     groups: tuple[str, ...] = ()
+    package_manager: str = ""
 
 
 def look_at_machine(config: Config, environ: Mapping[str, str]) -> Machine:
@@ -86,6 +88,7 @@ def look(config: Config, environ: Mapping[str, str]) -> Facts:
     """
     machine = look_at_machine(config, environ)
     apps = {name: find_app(config, name, find_interpreter(config, name, environ), environ) for name in config.apps}
+    web_group = find_web_group(config)
     return Facts(
         user=machine.user,
         is_root=machine.is_root,
@@ -95,11 +98,17 @@ def look(config: Config, environ: Mapping[str, str]) -> Facts:
         nginx=machine.nginx,
         nginx_looked=machine.nginx_looked,
         apps=apps,
-        statics=find_statics(config, apps),
-        web_group=find_web_group(config),
+        statics=find_statics(config, apps, _reader(apps, web_group)),
+        web_group=web_group,
         nginx_layout=find_layout(),
         groups=find_groups(),
+        package_manager=find_package_manager(),
     )
+
+
+def _reader(apps: Mapping[str, AppFacts], web_group: str) -> Identity:
+    """Who reads static files: the external web server, or our own, which runs as the apps do."""
+    return of_group(web_group) if web_group else of_user(next((each.user for each in apps.values()), ""))
 
 
 def _user() -> str:

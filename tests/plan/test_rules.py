@@ -165,6 +165,13 @@ def test_an_error_has_the_kind_that_a_rule_gives_it(tmp_path: Path) -> None:
         check(found, facts(found), plan(found, facts(found)))
 
 
+def test_web_server_can_read_static_files(tmp_path: Path) -> None:
+    hindered = Static("/static", "/root/static", exists=True, sample="", hindrance="www-data cannot use /root")
+    found = one(broken(config(tmp_path), statics={"site": (hindered,)}), "web-server-can-read-static-files")
+    assert "www-data cannot use /root" in found.message
+    assert found.kind is None
+
+
 def test_app_server_faces_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = config(tmp_path, "[site]\nweb = 'none'\n")
     assert [each.rule for each in broken(found)] == ["something-is-lost-without-a-web-server"]
