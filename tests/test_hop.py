@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from stack import health, hop
 from stack.cli import show
 from stack.desired import Plan, Probe
+from stack.health.finding import of_result
 from stack.hop import Answer, NoAnswerError
 
 WITHIN = 20.0  # seconds: a deadline for what should take milliseconds
@@ -281,11 +282,11 @@ def test_every_probe_of_a_plan_has_a_result_in_their_order(short: Path) -> None:
         plan = Plan("shop", "/", "/", "/", "", (), (), (), (), probes)
         results = list(health.results(plan))
     assert [(each.probe.hop, each.passed) for each in results] == [("app", False), ("site", True)]
-    assert [each["ok"] for each in map(health.as_json, results)] == [False, True]
-    broken, well = map(health.as_json, results)
-    assert (broken["hint"], broken["problem"]) == ("Do this.", "the socket does not exist")
-    assert (well["hint"], well["tried"]) == ("", f"GET /healthz in http on {address}")
-    assert "FAIL" in show.hop(results[0])
-    assert "-> Do this." in show.hop(results[0])
-    assert show.hop(results[1]).startswith("ok  ")
-    assert "\x1b" not in show.hop(results[0]) + show.hop(results[1])
+    broken, well = map(of_result, results)
+    assert [each.as_json()["ok"] for each in (broken, well)] == [False, True]
+    assert (broken.hint, broken.problem) == ("Do this.", "the socket does not exist")
+    assert (well.hint, well.tried) == ("", f"GET /healthz in http on {address}")
+    assert "FAIL" in show.finding(broken)
+    assert "-> Do this." in show.finding(broken)
+    assert show.finding(well).startswith("ok  ")
+    assert "\x1b" not in show.finding(broken) + show.finding(well)

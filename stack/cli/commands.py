@@ -233,25 +233,20 @@ def diff(
 def health(as_json: Json = False) -> None:
     """Try every hop; say which one is broken and what to do.
 
-    The app server on its socket, the site through nginx, a static file from nginx. Exit code 0, or 4.
+    From the configuration and the code over processes and sockets to the site and a static file as a visitor gets them.
+    Exit code 0, or 4.
     """
-    from stack import health as hops
     from stack.cli import show
-    from stack.operations import running
+    from stack.operations.diagnose import diagnose
 
-    found = running.find(_find())
-    if found is None:
-        from stack.errors import UnhealthyError
-
-        raise UnhealthyError("no stack of this project is running", "`stackctl up` starts it.")
-    results = []
-    for result in hops.results(found.plan):
-        results.append(result)
+    findings = []
+    for found in diagnose(_find()):
+        findings.append(found)
         if not as_json:
-            print(show.hop(result))
+            print(show.finding(found))
     if as_json:
-        print(json.dumps([hops.as_json(each) for each in results], indent=2))
-    raise typer.Exit(0 if all(each.passed for each in results) else 4)
+        print(json.dumps([each.as_json() for each in findings], indent=2))
+    raise typer.Exit(0 if all(each.passed for each in findings) else 4)
 
 
 @app.command()
@@ -329,7 +324,9 @@ def _prepared(flags: list[Override]) -> Prepared:
         if found
         else prepare.prepare(project, flags, for_here=False)
     )
-    _warn(prepared)
+    for each in prepared.warnings:
+        if each.kind is not None:
+            _talk(f"warning: `up` would refuse this here: {each.message}\n  -> {each.hint}")
     return prepared
 
 

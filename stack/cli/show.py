@@ -11,9 +11,9 @@ from typing import Any
 
 from stack.config import App, Config, Loaded, Server, Site
 from stack.desired import Plan
-from stack.hop import Result
+from stack.health import Finding
 
-__all__ = ["coloured", "config", "config_json", "hop", "server_conf", "status"]
+__all__ = ["coloured", "config", "config_json", "finding", "server_conf", "status"]
 
 
 def status(found: dict[str, Any]) -> str:
@@ -29,16 +29,15 @@ def status(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def hop(result: Result) -> str:
-    """One probe: whether it passed, how long it took, what was tried and seen, and what to do."""
-    word = coloured("32", "ok  ") if result.passed else coloured("31", "FAIL")
-    probe = result.probe
-    lines = [f"{word} {result.seconds * 1000:7.1f} ms  {probe.title}"]
-    lines.append(f"                 GET {probe.path} in {probe.protocol} on {probe.address}")
-    if result.passed:
-        lines[-1] += f": {result.saw}"
+def finding(found: Finding) -> str:
+    """One hop: whether it works, how long it took, what was tried and seen, and what to do."""
+    word = coloured("32", "ok  ") if found.passed else coloured("31", "FAIL")
+    lines = [f"{word} {found.seconds * 1000:7.1f} ms  {found.title}"]
+    if found.passed:
+        lines.append(f"                 {found.tried}: {found.saw}")
     else:
-        lines += [f"                 {result.problem}", f"              -> {probe.hint}"]
+        lines += [f"                 {found.tried}", f"                 {found.problem}"]
+        lines += [f"              -> {line}" for line in found.hint.splitlines()]
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Tries a running stack hop by hop: the plan's probes, run from outside, the innermost hop first."""
+"""Tries a running stack hop by hop, the innermost first: processes, sockets, then the plan's probes from outside."""
 
 from __future__ import annotations
 
@@ -7,26 +7,24 @@ from typing import Any
 
 from stack import hop
 from stack.desired import Plan
+from stack.health.finding import Finding, of_result
+from stack.health.processes import processes
+from stack.health.sockets import socket
 from stack.hop import Result
 
-__all__ = ["as_json", "results"]
+__all__ = ["Finding", "findings", "results"]
+
+
+def findings(plan: Plan, status: dict[str, Any]) -> Iterator[Finding]:
+    """What is seen of a running stack, as it is seen; `status` is what its supervisor tells of it."""
+    for service in status["services"]:
+        yield processes(service)
+    for service in plan.services:
+        if service.link:
+            yield socket(service, plan)
+    yield from map(of_result, results(plan))
 
 
 def results(plan: Plan) -> Iterator[Result]:
     """One result a probe, as they come."""
     return (hop.check(probe) for probe in plan.probes)
-
-
-def as_json(result: Result) -> dict[str, Any]:
-    """A result as JSON types: what was tried, what was seen, how long it took (seconds), what to do."""
-    probe = result.probe
-    return {
-        "hop": probe.hop,
-        "title": probe.title,
-        "tried": f"GET {probe.path} in {probe.protocol} on {probe.address}",
-        "ok": result.passed,
-        "saw": result.saw,
-        "problem": result.problem,
-        "seconds": round(result.seconds, 6),
-        "hint": "" if result.passed else probe.hint,
-    }

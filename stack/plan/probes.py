@@ -42,7 +42,7 @@ def probes(config: Config, facts: Facts, front: Front, web: WebServer) -> Iterab
         app = config.apps[config.app_of(site)]
         if witness:
             title = f"{CALLED[site.web]} has loaded {name} as it should be"
-            yield _probe(site, "config", title, witness, NOT_LOADED[site.web], status=204)
+            yield _probe(site, "web", title, witness, NOT_LOADED[site.web], status=204)
         within = app.server.timeout + READ_TIMEOUT_MARGIN
         yield _probe(
             site, "site", f"{name} through {CALLED[site.web]}", app.health, NOT_PASSED_ON[site.web], within=within

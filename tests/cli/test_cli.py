@@ -18,6 +18,7 @@ import pytest
 from stack import __version__
 from stack.cli import show
 from stack.desired import Plan, Probe, Service
+from stack.health.finding import of_result
 from stack.hop import Result
 
 WITHIN = 60.0  # seconds: a deadline for what should take milliseconds
@@ -183,7 +184,7 @@ def test_a_configuration_error_is_3_and_talk(project: Path) -> None:
 
 
 def test_what_does_not_run_is_unhealthy_4(project: Path) -> None:
-    for words in (["status"], ["health"], ["status", "--json"]):
+    for words in (["status"], ["status", "--json"]):
         done = ran(project, *words)
         assert done.returncode == 4
         assert done.stdout == ("null\n" if "--json" in words else "")
@@ -244,7 +245,7 @@ def test_a_status_names_services_and_generations() -> None:
 
 def test_a_failed_hop_says_what_to_do() -> None:
     probe = Probe("app", "app server of app", "uwsgi", "unix:/x", "h", "/", "Do this.")
-    assert show.hop(Result(probe, "", "nobody listens there", 0.0125)).splitlines() == [
+    assert show.finding(of_result(Result(probe, "", "nobody listens there", 0.0125))).splitlines() == [
         "FAIL    12.5 ms  app server of app",
         "                 GET / in uwsgi on unix:/x",
         "                 nobody listens there",

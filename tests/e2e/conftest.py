@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from .mistake import Mistakes, mistakes
 from .project import APPS, EXAMPLE, Project
+
+__all__ = ["Mistakes", "mistakes"]  # a fixture: pytest finds it here
 
 Copy = Callable[..., Project]
 

@@ -184,6 +184,10 @@ class Project:
         files = (each for each in self.state.rglob("*") if each.is_file() and "log" not in each.parts)
         return {str(each.relative_to(self.state)): each.read_bytes() for each in files}
 
+    def files(self) -> set[Path]:
+        """All files below the project, without what Python compiles."""
+        return {each for each in self.directory.rglob("*") if each.is_file() and each.suffix != ".pyc"}
+
     @property
     def runtime(self) -> Path:
         """The runtime directory, whether it is there or not."""

@@ -24,7 +24,7 @@ def test_commands_work_from_a_subdirectory(example: Project) -> None:
     example.up()
     inside = example.directory / "templates"
     assert example.run("status", cwd=inside).out.startswith("site")
-    assert example.run("health", cwd=inside).out.count("ok ") == 4
+    assert example.run("health", cwd=inside).out.count("ok ") == 9
     assert "is ready" in example.run("logs", cwd=inside).out
     assert example.run("diff", "--exit-code", cwd=inside).out == ""
     assert "stack.toml" in example.run("config", "--origin", cwd=inside).out
@@ -54,7 +54,17 @@ def test_status_tells_services_and_generations(example: Project) -> None:
 def test_health_passes_every_hop(example: Project) -> None:
     example.up()
     hops = example.run("health", "--json").json
-    assert [each["hop"] for each in hops] == ["app", "config", "site", "static"]
+    assert [each["hop"] for each in hops] == [
+        "config",
+        "import",
+        "process",
+        "process",
+        "socket",
+        "app",
+        "web",
+        "site",
+        "static",
+    ]
     assert all(each["ok"] for each in hops)
 
 
@@ -69,7 +79,48 @@ def test_health_names_the_hop_that_is_broken(example: Project) -> None:
 
 
 def test_health_without_a_stack_is_unhealthy(example: Project) -> None:
-    assert "`stackctl up`" in example.run("health", code=4).err
+    out = example.run("health", code=4).out
+    assert out.count("FAIL") == 1
+    assert "`stackctl up` starts it" in out
+
+
+def test_health_names_broken_code_that_does_not_run_yet(steered: Project) -> None:
+    steered.up()
+    steered.write("app.py", "import there_is_no_such_module\n")
+    hops = steered.run("health", "--json", code=4).json
+    (broken,) = [each for each in hops if not each["ok"]]
+    assert broken["hop"] == "import"
+    assert "there_is_no_such_module" in broken["problem"]
+
+
+def test_health_names_a_process_that_is_stopped(steered: Project) -> None:
+    steered.up()
+    worker = psutil.Process(min(steered.workers("nginx")))
+    worker.suspend()
+    try:
+        until(lambda: worker.status() == psutil.STATUS_STOPPED, "it is stopped")
+        (broken,) = [
+            each
+            for each in steered.run("health", "--json", code=None).json
+            if each["hop"] == "process" and not each["ok"]
+        ]
+        assert broken["hint"] == f"kill -CONT {worker.pid}"
+    finally:
+        worker.resume()
+
+
+def test_health_names_a_socket_that_is_gone_and_reload_puts_it_right(steered: Project) -> None:
+    steered.up()
+    for each in (steered.runtime / "sockets").iterdir():
+        if not each.is_symlink():
+            each.unlink()
+    hops = steered.run("health", "--json", code=4).json
+    first = next(each for each in hops if not each["ok"])
+    assert first["hop"] == "socket"
+    assert "which is gone" in first["problem"]
+    assert "`stackctl reload`" in first["hint"]
+    steered.run("reload")
+    steered.run("health")
 
 
 def test_logs_show_each_service(steered: Project) -> None:

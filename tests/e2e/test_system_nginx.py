@@ -116,7 +116,7 @@ def test_external_nginx_has_all_it_needs_in_what_is_printed(steered: Project) ->
     system.accepts()
     with system:
         until(lambda: listens(steered.port), "it has started")
-        assert steered.run("health").out.count("ok ") == 4
+        assert steered.run("health").out.count("ok ") == 8
         assert steered.get("/static/hello.txt").text == "a file\n"
         with Load(steered.port) as load:
             for number in range(2, 5):

@@ -107,7 +107,7 @@ def test_a_taken_port_says_who_has_it_and_which_is_free() -> None:
         with pytest.raises(StackError) as caught:
             ports.listening(f"127.0.0.1:{port}", 3)
     assert caught.value.message.startswith(f"cannot listen on 127.0.0.1:{port}: pid {os.getpid()} has it (")
-    free = caught.value.hint.removeprefix("A free port: --listen ")
+    free = caught.value.hint.partition("\n")[0].removeprefix("A free port: --listen ")
     sockets.listen(free, 1).close()
     assert int(free.rpartition(":")[2]) >= 8000
 
@@ -131,7 +131,7 @@ def test_a_port_of_roots_is_said_to_be_so() -> None:
 def test_a_port_that_nobody_seems_to_have_is_another_process() -> None:
     with sockets.listen("127.0.0.1:0", 1) as listener:
         port = listener.getsockname()[1]
-    assert ports.holder(port) == "another process has it"
+    assert ports.holder(f"127.0.0.1:{port}") == ("another process has it", "")
 
 
 # A project, and what would change.

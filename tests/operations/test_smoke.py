@@ -217,6 +217,13 @@ def test_sites_that_share_an_address_share_it_aside(tmp_path: Path) -> None:
     sandbox.close()
 
 
+def test_an_nginx_of_our_own_stands_for_somebody_elses(tmp_path: Path) -> None:
+    (tmp_path / "stack.toml").write_text('[site]\nweb = "external"\nlisten = "80"\n')
+    sandbox = Sandbox()
+    assert load(tmp_path, tuple(overrides(sandbox, load(tmp_path)))).config.sites["site"].web == "nginx"
+    sandbox.close()
+
+
 def test_a_free_address_is_kept_for_who_shares_it() -> None:
     sandbox = Sandbox()
     address = sandbox.free_address()

@@ -205,7 +205,7 @@ def test_url_and_host_are_those_that_the_site_answers_to(project: Path, site: st
 
 def test_every_hop_is_probed_the_innermost_first(project: Path) -> None:
     made = planned(project, TWO)
-    assert [each.hop for each in made.probes] == ["app", "app", "config", "site", "static", "config", "site", "static"]
+    assert [each.hop for each in made.probes] == ["app", "app", "web", "site", "static", "web", "site", "static"]
     for each in probes(made, "site"):
         assert each.protocol == "http"
         assert each.within == 35.0
@@ -214,7 +214,7 @@ def test_every_hop_is_probed_the_innermost_first(project: Path) -> None:
 
 def test_health_is_what_app_and_site_are_asked(project: Path) -> None:
     made = planned(project, "[app]\nhealth = '/healthz'\n")
-    assert [each.path for each in made.probes if each.hop != "config"] == ["/healthz", "/healthz", "/static/a%20b.css"]
+    assert [each.path for each in made.probes if each.hop != "web"] == ["/healthz", "/healthz", "/static/a%20b.css"]
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_a_digest_is_of_the_value_alone() -> None:
 
 def test_the_witness_is_in_the_site_and_changes_with_it(project: Path) -> None:
     small, large = planned(project), planned(project, "[site]\nmax_body = '64m'\n")
-    paths = [probes(made, "config")[0].path for made in (small, large)]
+    paths = [probes(made, "web")[0].path for made in (small, large)]
     assert paths[0] != paths[1]
     for made, path in zip((small, large), paths, strict=True):
         assert f"location = {path} {{" in site_of(made)
