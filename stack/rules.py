@@ -263,8 +263,7 @@ def external_web_server_may_connect(_: Config, facts: Facts, __: Plan) -> Iterab
         yield Problem(
             "external-web-server-may-connect",
             f"{facts.user} is not in the group {facts.web_group}, so the socket cannot be opened to that web server",
-            f"sudo usermod -aG {facts.web_group} {facts.user}, and log in anew; or start as root, or name another group:"
-            " [site] web_group.",
+            f"sudo usermod -aG {facts.web_group} {facts.user}, and log in anew; or start as root; or set web_group.",
         )
 
 

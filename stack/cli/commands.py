@@ -250,6 +250,39 @@ def health(as_json: Json = False) -> None:
 
 
 @app.command()
+def check(workers: Workers = None, listen: Listen = None, nginx: Nginx = None, sets: Set = None) -> None:
+    """Check all that `up` would check, and start nothing.
+
+    Settings, the import of the app, the rules between them, and `nginx -t`. Exit code 0, 3, or 5 for a missing program.
+
+    Example: stackctl check && stackctl reload
+    """
+    from stack import files
+    from stack.operations.prepare import prepare
+
+    prepared = prepare(_find(), _flags(workers, listen, nginx, sets))
+    _warn(prepared)
+    files.validate(prepared.plan)
+    _talk(prepared.plan.welcome())
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def run(
+    command: Annotated[list[str], typer.Argument(help="The command and its arguments.", metavar="COMMAND")],
+    name: Annotated[str, typer.Option("--app", help="Which app, if there are several.", metavar="NAME")] = "",
+) -> None:
+    """Run a command in the app's interpreter and environment.
+
+    In its directory, as its user, with its env file; `python` is the project's.
+
+    Example: stackctl run flask db upgrade
+    """
+    from stack.operations.run import run as operation
+
+    operation(_find(), name, command)
+
+
+@app.command()
 def smoke(
     paths: Annotated[
         list[str] | None, typer.Argument(help="Asked for; else what [[smoke]] in stack.toml lists.", metavar="PATH")

@@ -222,6 +222,9 @@ class App(_Table):
     health: UrlPath = Field(
         "/", description="asked before a generation gets requests; must answer with a status below 500"
     )
+    before_reload: Text = Field(
+        "", description="command that must succeed before a reload, such as a migration; in the app's world, no shell"
+    )
     server: Server = Field(Server(), description="this app's own server settings")
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "Nginx",
     "Static",
     "environment",
+    "find_interpreter",
     "look",
     "look_at_machine",
     "runtime_dir",

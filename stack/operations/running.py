@@ -19,6 +19,7 @@ from stack.errors import ConfigError, StackError, UnhealthyError
 from stack.facts import runtime_dir, runtime_dirs
 from stack.operations import ports
 from stack.operations.prepare import Prepared, prepare_loaded
+from stack.operations.run import before_reload
 from stack.supervisor import control, place
 
 __all__ = ["Running", "down", "find", "reload", "replan", "require"]
@@ -90,6 +91,7 @@ def reload(project: Path, flags: Sequence[Override] = (), where: str = "") -> tu
         if listener not in running.plan.listeners:
             ports.listening(listener.address, listener.backlog).close()  # says who has it
     files.validate(plan)
+    done = [f"ran {each}" for each in before_reload(prepared.loaded.config)]
     written = files.write(plan)
     try:
         answer = control.call(plan.runtime_dir, {"do": "apply", "plan": desired.to_json(plan), "fresh": True})
@@ -101,7 +103,7 @@ def reload(project: Path, flags: Sequence[Override] = (), where: str = "") -> tu
         raise StackError(
             f"nothing was changed, the old code serves on: {answer['message']}", answer["hint"], answer["detail"]
         )
-    return prepared, tuple(answer["changes"])
+    return prepared, (*done, *answer["changes"])
 
 
 def down(project: Path, where: str = "") -> bool:
