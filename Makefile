@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check smoke format golden packages clean
+.PHONY: help up test check smoke format golden mistakes packages clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,7 +15,7 @@ up: $(VENV)/.run ## the example project behind nginx; Ctrl-C ends it
 	@$(BIN)/stackctl --project deploy/example up $(ARGS)
 
 test: packages check smoke ## everything: check, smoke, then the real programs
-	$(BIN)/python -m pytest -m e2e
+	$(BIN)/python -m pytest -m e2e -n 4  # they wait more than they work
 
 check: $(VENV)/.dev ## style, types, imports, and the tests that need no process
 	$(BIN)/ruff check
@@ -33,6 +33,9 @@ format: $(VENV)/.dev ## the code as ruff writes it
 
 golden: $(VENV)/.dev ## the rendered configurations of tests/golden, to be reviewed as a diff
 	$(BIN)/python tests/golden/rewrite.py
+
+mistakes: packages $(VENV)/.dev ## docs/mistakes.md: what is said to each mistake, from a run
+	$(BIN)/python tests/mistakes.py
 
 packages: # what the tests need of Debian, if we may install it; the service is not started
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then sh deploy/packages.sh nginx; fi

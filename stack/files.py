@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -21,6 +22,8 @@ __all__ = ["Change", "Written", "changes", "validate", "write"]
 
 IGNORE = "# Written by stackctl: nothing here belongs in version control.\n*\n"
 DIRECTORIES = ("log", "tmp/nginx")
+POINTS = re.compile(r" in (/.+):(\d+)$", re.MULTILINE)  # as nginx says it
+AROUND = 2  # neighbours of a line that is shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +152,9 @@ def _replace(path: Path, text: str, mode: int) -> None:
             stream.write(text)
             stream.flush()
             os.fchmod(stream.fileno(), mode)
+        if path.suffix == ".py":
+            # Python knows compiled code by its source's size and second: a file can be replaced by such a one.
+            shutil.rmtree(path.with_name("__pycache__"), ignore_errors=True)
         os.replace(temporary, path)  # noqa: PTH105 - both sides are ours, and this is the name of the atomic step
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -162,4 +168,23 @@ def _run(check: Check, plan: Plan, aside: str) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, errors="replace", check=False, timeout=60)
     if done.returncode:
         said = (done.stderr + done.stdout).replace(aside, plan.state_dir).strip()
-        raise ConfigError(f"{check.name} refuses the rendered configuration; nothing was changed", check.hint, said)
+        detail = "\n".join((said, *_places(said, plan, aside)))
+        raise ConfigError(f"{check.name} refuses the rendered configuration; nothing was changed", check.hint, detail)
+
+
+def _places(said: str, plan: Plan, aside: str) -> Iterator[str]:
+    """The lines that a program points at in the plan's files, each with its neighbours."""
+    for path, number in dict.fromkeys(POINTS.findall(said)):
+        text = _text(Path(path.replace(plan.state_dir, aside, 1)))
+        if text is not None and Path(path).is_relative_to(plan.state_dir):
+            yield f"{path}:"
+            yield excerpt(text, int(number))
+
+
+def excerpt(text: str, number: int) -> str:
+    """A line, counted from 1, marked among its neighbours."""
+    lines = text.splitlines()
+    first, last = max(1, number - AROUND), min(len(lines), number + AROUND)
+    return "\n".join(
+        f"{'>' if each == number else ' '} {each:4} | {lines[each - 1]}".rstrip() for each in range(first, last + 1)
+    )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -198,3 +200,16 @@ def test_a_state_directory_that_may_not_be_written_is_said(tmp_path: Path) -> No
     finally:
         tmp_path.chmod(0o755)
     assert (tmp_path / "a").read_text() == "one\n"
+
+
+def test_compiled_code_of_a_replaced_file_is_not_taken_for_the_new_one(tmp_path: Path) -> None:
+    asked = [sys.executable, "-c", "import entry; print(entry.application)"]
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    said = []
+    for number in "12":
+        made = replace(plan(tmp_path), files=(File("entry.py", f"application = {number}\n"),))
+        files.write(made)
+        os.utime(tmp_path / "entry.py", (1_700_000_000, 1_700_000_000))  # the same size, the same second
+        done = subprocess.run(asked, cwd=tmp_path, env=clean, capture_output=True, text=True, check=True)
+        said.append(done.stdout.strip())
+    assert said == ["1", "2"]

@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from stack.desired import Service
+from stack.supervisor.hints import hint
 from stack.supervisor.log import LONGEST, Log
 from stack.supervisor.runner import Spawned
 
@@ -66,3 +67,5 @@ class Process:
     def _take(self, line: str) -> None:
         self.tail.append(line)
         self.log.line(self.service.name, self.pid, line)
+        if words := hint(line):
+            self.log.say(words)

@@ -181,7 +181,8 @@ class Project:
 
     def rendered(self) -> dict[str, bytes]:
         """All that stackctl wrote for its programs to read."""
-        files = (each for each in self.state.rglob("*") if each.is_file() and "log" not in each.parts)
+        apart = {"log", "__pycache__"}
+        files = (each for each in self.state.rglob("*") if each.is_file() and not apart & {*each.parts})
         return {str(each.relative_to(self.state)): each.read_bytes() for each in files}
 
     def files(self) -> set[Path]:

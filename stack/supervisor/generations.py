@@ -1,0 +1,368 @@
+"""The generations of a stack's services: what the fleet says is due is done here, and what happens is told to it.
+
+A generation starts on a socket of its own, answers its probe there, gets the link; the one before it gets a last
+request, the fence, and is then asked to stop. Nothing is decided here: see `fleet`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from stack import hop
+from stack.desired import Probe, Service
+from stack.fleet import Act, Action, Fleet, Generation, Policy, Refusal, Rollout, State
+from stack.supervisor import place, runner
+from stack.supervisor.log import Log
+from stack.supervisor.process import Process
+
+__all__ = ["Generations"]
+
+LOOK_AGAIN = 0.02  # seconds between two looks for what the kernel has no event for
+REMEMBERED = 4  # generations of a service whose last words are kept
+
+
+class Generations:
+    """Keeps services as they are wished. `listeners` are the public sockets by address, to be handed down."""
+
+    def __init__(self, services: Iterable[Service], listeners: dict[str, socket.socket], log: Log) -> None:
+        """Nothing starts before `keep`."""
+        self.listeners = listeners
+        self.reasons: dict[str, str] = {}  # why a service's generation ended unasked the last time
+        self._log = log
+        self._services = {(each.name, 1): each for each in services}
+        self._fleet = Fleet({each.name: Rollout(_policy(each), each.tier) for each in self._services.values()})
+        self._processes: dict[int, Process] = {}
+        self._last_words: dict[tuple[str, int], list[str]] = {}
+        self._killed_for: dict[str, str] = {}
+        self._changed = asyncio.Event()
+        self._waiting: set[asyncio.Event] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def keep(self) -> None:
+        """Does what is due, until the stack was told to stop and the last process is gone."""
+        self._step()
+        while not (self._fleet.stopping and self._fleet.empty):
+            await self._change()
+            self._step()
+        for task in self._tasks:
+            task.cancel()
+        for process in self._processes.values():
+            process.close()
+
+    def stop(self) -> None:
+        """The whole stack, in order: web servers first, then apps. Nobody can connect any more."""
+        self._fleet = self._fleet.stopped()
+        self.close(set(self.listeners))
+        self.wake()
+
+    def kill(self) -> None:
+        """Everything, at once."""
+        for process in self._processes.values():
+            runner.tell_group(process.pid, "KILL")
+
+    def close(self, addresses: set[str]) -> None:
+        """Closes public sockets."""
+        for address in addresses:
+            self.listeners.pop(address).close()
+
+    # What is known.
+
+    @property
+    def rollouts(self) -> dict[str, Rollout]:
+        """The services and their generations, as facts."""
+        return self._fleet.rollouts
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the stack was told to stop."""
+        return self._fleet.stopping
+
+    @property
+    def gave_up(self) -> tuple[str, Refusal] | None:
+        """The service that never came up, and why."""
+        return self._fleet.gave_up
+
+    @property
+    def all_proven(self) -> bool:
+        """Whether each service has served once."""
+        return all(each.proven is not None for each in self.rollouts.values())
+
+    def since(self, name: str) -> dict[int, float]:
+        """When each living generation of a service was started, in seconds since the epoch."""
+        return {each.number: each.since for each in self._processes.values() if each.service.name == name}
+
+    def service(self, name: str, serial: int) -> Service:
+        """What was wished under this serial."""
+        return self._services[name, serial]
+
+    def words(self, name: str, number: int) -> list[str]:
+        """What a generation said last, whether it still lives or not."""
+        for process in self._processes.values():
+            if (process.service.name, process.number) == (name, number):
+                process.read()
+                return list(process.tail)
+        return self._last_words.get((name, number), [])
+
+    def all_words(self) -> str:
+        """The last lines of everything that lives."""
+        return "\n".join(line for each in self._processes.values() for line in list(each.tail)[-20:])
+
+    # What is wished.
+
+    async def replace(self, old: Service | None, new: Service) -> Refusal | None:
+        """Brings a service to a new generation, a new service to its first; returns why it was refused, if it was."""
+        rollout = self.rollouts.get(new.name)
+        if old is None or rollout is None:
+            rollout = Rollout(_policy(new), new.tier)
+        else:
+            serial = max(serial for name, serial in self._services if name == new.name) + 1
+            rollout = replace(rollout.wishes(serial), policy=_policy(new))
+        serial, first = rollout.serial, rollout.count + 1
+        self._services[new.name, serial] = new
+        self._fleet = self._fleet.with_rollout(new.name, rollout)
+        self.wake()
+        await self.until(lambda: self._settled(new.name, serial))
+        after = self.rollouts[new.name]
+        if after.refusal is not None and after.refusal.serial == serial:
+            kept = replace(after, stopping=True) if old is None else replace(after, policy=_policy(old))
+            self._fleet = self._fleet.with_rollout(new.name, kept)
+            return after.refusal
+        return Refusal(serial, first, "the stack is being stopped") if self.stopping else None
+
+    async def reread(self, service: Service) -> Refusal | None:
+        """Has a running service read its changed files again: done once it has started a process that did."""
+        rollout = self.rollouts[service.name]
+        current = rollout.current or 0
+        self._services[service.name, rollout.serial] = service
+        generation = rollout.generation(current)
+        if generation is None or not generation.child.pid:
+            return None  # it will read them when it starts
+        before = runner.children(generation.child.pid)
+        runner.tell(generation.child.pid, service.reload_signal)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(service.start_within):
+                while not runner.children(generation.child.pid) - before:  # noqa: ASYNC110 - the kernel has no event for it
+                    await asyncio.sleep(LOOK_AGAIN)
+            return None
+        return Refusal(rollout.serial, current, "it did not take up its changed files")
+
+    def drop(self, name: str) -> None:
+        """Ends a service that is not wished any more."""
+        self._fleet = self._fleet.with_rollout(name, replace(self.rollouts[name], stopping=True))
+        self.wake()
+
+    def _settled(self, name: str, serial: int) -> bool:
+        """The serial is refused, or it serves and the generations before it get no more requests."""
+        rollout = self.rollouts[name]
+        if self.stopping or (rollout.refusal is not None and rollout.refusal.serial == serial):
+            return True
+        old = [each for each in rollout.generations if each.linked and each.number != rollout.current]
+        return rollout.proven == serial and all(each.fenced and self._is_quiet(name, each) for each in old)
+
+    def _is_quiet(self, name: str, retired: Generation) -> bool:
+        """Whether the connections that the web server keeps to a retired generation are gone by now."""
+        quiet_at = (retired.child.asked_at or _now()) + self._services[name, retired.serial].idle_within
+        if retired.child.asked_at is not None and _now() >= quiet_at:
+            return True
+        asyncio.get_running_loop().call_later(max(0.0, quiet_at - _now()), self.wake)
+        return False
+
+    # The loop: what is due is done.
+
+    def _step(self) -> None:
+        while actions := self._fleet.actions(_now()):
+            for action in actions:
+                self._do(action)
+        for name, rollout in list(self.rollouts.items()):
+            if rollout.stopping and not rollout.generations:
+                self._fleet = self._fleet.without(name)
+        self._forget()
+
+    async def _change(self) -> None:
+        """Until something happens, or the fleet has something due."""
+        wake_at = self._fleet.wake_at()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if wake_at is None else max(0.0, wake_at - _now())):
+                await self._changed.wait()
+        self._changed.clear()
+
+    def _do(self, action: Action) -> None:
+        service = self._services[action.service, action.serial]
+        match action.act:
+            case Act.SPAWN:
+                self._spawn(service, action)
+            case Act.LINK:
+                self._link(service, action)
+            case Act.FENCE:
+                self._tell(action, Rollout.began_fence)
+                self.begin(self._fence(service, action))
+            case Act.ASK:
+                runner.tell(self._process(action).pid, service.stop_signal)
+                self._tell(action, Rollout.after, Act.ASK)
+            case Act.KILL:
+                runner.tell_group(self._process(action).pid, "KILL")
+                reason = action.reason or f"did not stop within {service.stop_within:g} s"
+                self._killed_for[_called(action)] = reason
+                self._log.say(f"kills {_called(action)}: {reason}")
+                self._tell(action, Rollout.after, Act.KILL)
+
+    def _spawn(self, service: Service, action: Action) -> None:
+        if service.link:
+            Path(runner.generation_socket(service, action.number)).unlink(missing_ok=True)
+        descriptors = {address: listener.fileno() for address, listener in self.listeners.items()}
+        try:
+            spawned = runner.spawn(service, action.number, descriptors)
+        except (OSError, ValueError) as error:
+            # As if it had been started and had ended at once: the fleet knows what follows.
+            self._log.say(f"cannot start {_called(action)}: {error}")
+            self._tell(action, Rollout.spawned, 0)
+            self._tell(action, Rollout.ended, f"it cannot be started: {error}")
+            return
+        process = Process(service, action.number, action.serial, spawned, self._log)
+        self._processes[spawned.pid] = process
+        process.listen()
+        self._tell(action, Rollout.spawned, spawned.pid)
+        self.begin(self._await_ready(service, action))
+
+    def _link(self, service: Service, action: Action) -> None:
+        if service.link:
+            place.link(service.link, runner.generation_socket(service, action.number))
+        seconds = time.time() - self._process(action).since
+        self._log.say(f"{_called(action)} is ready after {seconds:.1f} s")
+        self._tell(action, Rollout.became_current)
+
+    async def _await_ready(self, service: Service, action: Action) -> None:
+        """Looks until it answers its probe, or has written its pid; when it is too late, the fleet knows."""
+        while (generation := self._generation(action)) and generation.child.state is State.STARTING:
+            if service.probe is None:
+                pid_file = service.pid_file.replace("{generation}", str(action.number))
+                if place.read(pid_file).strip() == str(generation.child.pid):
+                    self._tell(action, Rollout.became_ready)
+            else:
+                result = await hop.check_async(self._private(service, action))
+                if result.passed:
+                    self._tell(action, Rollout.became_ready)
+                elif result.saw:
+                    self._killed_for[_called(action)] = result.problem
+                    self._tell(action, Rollout.failed, result.problem)
+            await asyncio.sleep(LOOK_AGAIN)
+
+    async def _fence(self, service: Service, action: Action) -> None:
+        """A last request to a socket that the link has left.
+
+        Accept queues are first in, first out: once it is answered, nobody waits behind it.
+        """
+        if service.probe is not None:
+            await hop.check_async(self._private(service, action))
+        self._tell(action, Rollout.ended_fence)
+
+    def reap(self) -> None:
+        """Tells the fleet of every process that has ended."""
+
+        def farewell(pid: int) -> str:
+            return self._processes[pid].service.stop_signal if pid in self._processes else ""
+
+        for gone in runner.reap(farewell):
+            process = self._processes.pop(gone.pid, None)
+            if process is None:
+                continue  # an orphan that we had adopted
+            process.read()
+            action = Action(Act.ASK, process.service.name, process.number, process.serial)
+            rollout = self.rollouts[action.service]
+            reason = self._killed_for.pop(_called(action), gone.reason)
+            generation = rollout.generation(action.number)
+            if generation is not None and not self.stopping and rollout.wants(generation):
+                self.reasons[action.service] = reason
+                self._log.say(f"{_called(action)} ended: {reason}")
+            self._last_words[action.service, action.number] = list(process.tail)
+            if process.service.link:
+                Path(runner.generation_socket(process.service, action.number)).unlink(missing_ok=True)
+            self._tell(action, Rollout.ended, reason)
+
+    def _forget(self) -> None:
+        """What was wished of old and said of old: a stack may be reloaded a thousand times."""
+        used = {
+            (name, serial)
+            for name, rollout in self.rollouts.items()
+            for serial in (rollout.serial, rollout.proven, *(each.serial for each in rollout.generations))
+        }
+        newest = {name: rollout.serial for name, rollout in self.rollouts.items()}
+        self._services = {
+            key: each for key, each in self._services.items() if key in used or key[1] >= newest.get(key[0], 0)
+        }
+        counts = {name: rollout.count for name, rollout in self.rollouts.items()}
+        self._last_words = {
+            key: each for key, each in self._last_words.items() if key[1] > counts.get(key[0], 0) - REMEMBERED
+        }
+
+    # Small things.
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does something beside the loop; cancelled when all has stopped."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Waits until something is true of the generations."""
+        changed = asyncio.Event()
+        self._waiting.add(changed)
+        try:
+            while not holds():
+                changed.clear()
+                await changed.wait()
+        finally:
+            self._waiting.discard(changed)
+
+    def wake(self) -> None:
+        """Something has changed."""
+        self._changed.set()
+        for each in self._waiting:
+            each.set()
+
+    def _tell(self, about: Action, event: Callable[..., Rollout], *details: Any) -> None:
+        """What happened to a generation, to the fleet; the moment is added where the event wants one."""
+        rollout = self.rollouts.get(about.service)
+        if rollout is not None:
+            timed = () if event in (Rollout.became_current, Rollout.began_fence, Rollout.ended_fence) else (_now(),)
+            first = (*details, about.number) if event is Rollout.after else (about.number, *details)
+            self._fleet = self._fleet.with_rollout(about.service, event(rollout, *first, *timed))
+        self.wake()
+
+    def _generation(self, about: Action) -> Any:
+        rollout = self.rollouts.get(about.service)
+        return rollout.generation(about.number) if rollout is not None else None
+
+    def _process(self, about: Action) -> Process:
+        found = (about.service, about.number)
+        return next(each for each in self._processes.values() if (each.service.name, each.number) == found)
+
+    def _private(self, service: Service, about: Action) -> Probe:
+        """The service's probe, aimed at one generation's own socket."""
+        if service.probe is None:
+            raise AssertionError(f"{service.name} has no probe")
+        return replace(service.probe, address="unix:" + runner.generation_socket(service, about.number))
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._log.say(f"a bug in stackctl: {task.exception()!r}")
+
+
+def _policy(service: Service) -> Policy:
+    return Policy(start_within=service.start_within, stop_within=service.stop_within)
+
+
+def _called(action: Action) -> str:
+    return f"{action.service} generation {action.number}"
+
+
+def _now() -> float:
+    return time.monotonic()
