@@ -83,7 +83,7 @@ def test_two_apps_and_two_sites(copy: Copy) -> None:
         assert ask(port, "GET", "/files/name.txt").text == f"file of {name}"
     assert len(project.workers("blog")) == 1
     assert len(project.workers("shop")) >= 2
-    assert len(project.run("health", "--json").json) == 6
+    assert len(project.run("health", "--json").json) == 15
     before = project.pid("blog")
     project.run("reload")
     assert project.pid("blog") != before
