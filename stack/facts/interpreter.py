@@ -14,7 +14,7 @@ from pathlib import Path
 from stack.config import AUTO, Config
 from stack.errors import ConfigError
 
-__all__ = ["Interpreter", "find_interpreter"]
+__all__ = ["Interpreter", "candidates", "find_interpreter"]
 
 OLDEST = (3, 10)  # that what runs beside the app is written for
 OURS = "the Python that runs stackctl"
@@ -56,12 +56,24 @@ def _chosen(project: str, wanted: str, environ: Mapping[str, str]) -> tuple[str,
     """The path of an interpreter and what named it."""
     if wanted != AUTO:
         return _configured(project, wanted, environ), CONFIGURED
-    active = environ.get("VIRTUAL_ENV", "")
-    for origin, directory in (("$VIRTUAL_ENV", active), (".venv", f"{project}/.venv"), ("venv", f"{project}/venv")):
+    for origin, directory in _venvs(project, environ):
         python = _python_of(directory)
         if directory and os.path.lexists(python):  # a link to a Python that is gone counts: it must be spoken of
             return python, origin
     return sys.executable, OURS
+
+
+def candidates(project: str, environ: Mapping[str, str]) -> list[str]:
+    """The interpreters near by, absolute, whether or not they are there: the venvs, ours, the one on PATH."""
+    found = [_python_of(directory) for _, directory in _venvs(project, environ) if directory]
+    found += [sys.executable, shutil.which("python3", path=environ.get("PATH", os.defpath)) or sys.executable]
+    return list(dict.fromkeys(found))
+
+
+def _venvs(project: str, environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """What names a venv, and where it is, "" if nowhere."""
+    active = environ.get("VIRTUAL_ENV", "")
+    return ("$VIRTUAL_ENV", active), (".venv", f"{project}/.venv"), ("venv", f"{project}/venv")
 
 
 def _configured(project: str, wanted: str, environ: Mapping[str, str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import stat
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,32 @@ def _configured(name: str, directory: str, python: Interpreter, script: str) -> 
     if hindrance:
         raise ConfigError(
             f"[app] user = {name!r} cannot use the project: {hindrance}",
-            f"Let {name} read {directory}, {python.path} and {script}, or name another user.",
+            _opened(name, (directory, python.path, script))
+            or f"Let {name} read {directory}, {python.path} and {script}, or name another user.",
         )
     return name
+
+
+def _opened(name: str, paths: tuple[str, ...]) -> str:
+    """How to let this user through the outermost directory that is closed to it, such as a 0700 home; "" if none is."""
+    entry = pwd.getpwnam(name)
+    groups = os.getgrouplist(name, entry.pw_gid)
+    for path in paths:
+        for directory in reversed(Path(path).parents):
+            found = directory.stat()
+            bit = (
+                stat.S_IXUSR
+                if found.st_uid == entry.pw_uid
+                else stat.S_IXGRP
+                if found.st_gid in groups
+                else stat.S_IXOTH
+            )
+            if not found.st_mode & bit:
+                return (
+                    f"{directory} is closed to {name} (mode {stat.S_IMODE(found.st_mode):04o}): chmod o+x {directory}\n"
+                    "or move the project to a place such as /srv, or name another user."
+                )
+    return ""
 
 
 def _hindrance(name: str, directory: str, python: Interpreter, script: str) -> str:

@@ -47,7 +47,7 @@ def up_in_the_foreground(project: Path, flags: Sequence[Override], say: Say) -> 
 
 
 def up_detached(project: Path, flags: Sequence[Override], say: Say, *, private: bool = False) -> Plan:
-    """Starts the supervisor in the background; returns once the site answers.
+    """Starts the supervisor in the background; returns once the site answers. From then on no signal undoes it.
 
     A private stack is ours alone: commands in the project do not find it, and it ends when this process ends.
 
@@ -72,13 +72,14 @@ def up_detached(project: Path, flags: Sequence[Override], say: Say, *, private: 
                 )
                 os.close(writing)
             with os.fdopen(reading, encoding="utf-8") as stream:
-                told = stream.read()
+                outcome = _outcome(stream.read())
+            if outcome["ok"] and not private:
+                interrupts.ignore()
         except BaseException:
             if supervisor is not None:
                 supervisor.terminate()
                 supervisor.wait()
             raise
-        outcome = _outcome(told)
         if not outcome["ok"]:
             supervisor.wait()
             kind = UnhealthyError if outcome["exit_code"] == UnhealthyError.exit_code else StackError

@@ -63,6 +63,7 @@ def _entry(name: str, app: AppFacts) -> File:
         module=app.module,
         expression=app.expression,
         expression_name=re.split(r"[^\w]", app.expression, maxsplit=1)[0],
+        flask=app.framework.partition(" ")[0] == "Flask",
         plain=all(part.isidentifier() and not keyword.iskeyword(part) for part in app.module.split(".")),
     )
     return File(f"{_entry_directory(name)}/stackctl_entry.py", text)

@@ -19,7 +19,7 @@ CHANGING = (
     (r"/(run|tmp)/stackctl(-\d+)?/[\w-]+-[0-9a-f]{8}", "/run/stackctl/shop"),
     (r"(A free port|Use another one)(: | \()--listen \S+?:\d+", r"\1\2--listen 127.0.0.1:8001"),
     (r"\bpid \d+", "pid 4711"),
-    (r"\b(wsgi|app|nginx|stack|worker)([\[ ])\d+", r"\g<1>\g<2>4711"),
+    (r"\b(wsgi|app|nginx|stack)\[\d+", r"\g<1>[4711"),
     (r"\d+#\d+: (\*\d+ )?", "4711#4711: "),
     (r"\d{4}([-/])\d\d[-/]\d\d \d\d:\d\d:\d\d", r"2026\g<1>01\g<1>31 12:00:00"),
 )
@@ -53,12 +53,18 @@ class Mistakes:
         cause: str,
         fix: str,
         first_hour: bool = False,
+        broken_file: bool = False,
         env: dict[str, str] | None = None,
     ) -> str:
-        """An `up` that fails with this code, says both, shows no traceback of ours and leaves nothing."""
+        """An `up` that fails with this code, says both, shows no traceback of ours and leaves nothing.
+
+        A stack.toml that cannot be read is removed, to look for what is left.
+        """
         before = project.files()
         done = project.up(*arguments, code=code, env=env)
         assert done.out == ""
+        if broken_file:
+            (project.directory / "stack.toml").unlink()
         project.nothing_is_left()
         assert project.files() - before <= {project.state / ".gitignore", project.state / "log" / "stack.log"} | {
             project.state / each for each in project.rendered()

@@ -1,0 +1,31 @@
+"""Known lines get a word of ours; others, and those that only look like them, do not."""
+
+from __future__ import annotations
+
+import pytest
+
+from stack.supervisor.hints import hint
+
+HEAD = "2026/01/31 12:00:00 [error] 7#7: "
+
+
+@pytest.mark.parametrize(
+    ("line", "setting"),
+    [
+        ("*4 client intended to send too large body: 3000 bytes, client: 127.0.0.1", "[site] max_body"),
+        ("*5 upstream prematurely closed connection while reading response header", "[server] timeout"),
+        ("*6 upstream timed out (110: Connection timed out) while reading", "[server] timeout"),
+        ("*7 connect() to unix:/run/a.sock failed (11: Resource temporarily unavailable)", "[server] backlog"),
+    ],
+)
+def test_known_line_is_answered_with_the_setting(line: str, setting: str) -> None:
+    assert setting in hint(HEAD + line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["hello", "", HEAD + '*1 open() "/x" failed, request: "GET /client intended to send too large body HTTP/1.1"'],
+)
+def test_other_lines_are_not(line: str) -> None:
+    assert hint(line) == ""
+    assert hint("client intended to send too large body") == ""

@@ -1,0 +1,54 @@
+"""A signal interrupts, but not in the middle of what would be left half done."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from stack import interrupts
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    before = {each: signal.getsignal(each) for each in interrupts.ENDING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", interrupts.ENDING, ids=lambda each: each.name)
+def test_signal_waits_for_the_end_of_what_is_held(number: signal.Signals) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    interrupts.listen()
+    done = []
+
+    def work() -> None:
+        with interrupts.held():
+            os.kill(os.getpid(), number)
+            done.append("all of it")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done == ["all of it"]
+    assert number not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_error_of_what_is_held_is_its_own() -> None:
+    with pytest.raises(ZeroDivisionError), interrupts.held():
+        raise ZeroDivisionError
+
+
+def test_ignored_signal_stays_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    interrupts.listen()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+def test_what_is_done_is_not_interrupted() -> None:
+    interrupts.listen()
+    interrupts.ignore()
+    for each in interrupts.ENDING:
+        os.kill(os.getpid(), each)
