@@ -28,7 +28,7 @@ def test_signal_waits_for_the_end_of_what_is_held(number: signal.Signals) -> Non
 
     def work() -> None:
         with interrupts.held():
-            signal.pthread_kill(threading.get_ident(), number)  # a command has this thread alone; a test runner has more
+            signal.pthread_kill(threading.get_ident(), number)  # a test runner has more threads than a command
             done.append("all of it")
 
     with pytest.raises(KeyboardInterrupt):
