@@ -602,8 +602,8 @@ def test_reload_with_a_syntax_error_shows_the_line_and_the_old_serves_on(shop: P
 
 MOMENTS = {  # milliseconds after the start
     signal.SIGTERM: range(0, 1001, 50),
-    signal.SIGINT: range(25, 1001, 150),
-    signal.SIGHUP: range(75, 1001, 150),
+    signal.SIGINT: range(25, 1001, 250),
+    signal.SIGHUP: range(75, 1001, 250),
 }
 
 
@@ -616,13 +616,15 @@ def test_signal_at_any_moment_of_the_start_leaves_nothing(
     shop.up()
     shop.run("down")
     before = shop.files()
-    for milliseconds in MOMENTS[number]:
+    for milliseconds in MOMENTS[number][:: 2 if flags else 1]:
         start = shop.start("up", "--listen", shop.address, *flags)
         time.sleep(milliseconds / 1000)  # not for a fact: the moment is what is tried
         start.process.send_signal(number)
         code = start.wait()
-        # Python ends itself by SIGINT, which a shell calls 130 too, if it was in an eval (a namedtuple has one).
-        assert code in (130, 0, -number, -signal.SIGINT), f"after {milliseconds} ms: {code}: {start.err}"
+        # Python ends itself by SIGINT, which a shell calls 130 too, if it was in an eval (a namedtuple has one); and
+        # with 1 if it had not come to any code but its own.
+        not_ours = code == 1 and "Could not import runpy" in start.err
+        assert not_ours or code in (130, 0, -number, -signal.SIGINT), f"after {milliseconds} ms: {code}: {start.err}"
         if code == 0 and flags:  # it had returned already
             shop.run("down")
         assert "/stack/" not in start.err, start.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,12 @@ def app(environ, start_response):
 """
 
 
+def listens(path: Path) -> bool:
+    """Whether one can connect: a socket is there before it listens."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
+
+
 def own_path(interpreter: str) -> list[str]:
     """Where an interpreter looks by itself."""
     argv = [interpreter, "-I", "-c", "import sys; print(*sys.path, sep='\\n')"]
@@ -44,13 +51,13 @@ def test_neither_shadows_the_other(folder: Path, interpreter: str, flags: list[s
     (project / "log.py").write_text("raise RuntimeError('not the server\\'s')")
     (project / "address.py").write_text("raise RuntimeError('not the server\\'s')")
     (project / "main.py").write_text(APP)
-    socket, errors = folder / "s", folder / "log"
-    argv = [interpreter, *flags, str(BOOTSTRAP), "main:app", "--bind", f"unix:{socket}"]
+    where, errors = folder / "s", folder / "log"
+    argv = [interpreter, *flags, str(BOOTSTRAP), "main:app", "--bind", f"unix:{where}"]
     with errors.open("wb") as log:
         process = subprocess.Popen(argv, cwd=project, stderr=log, env={})
-    server = Server(process, socket, errors)
+    server = Server(process, where, errors)
     try:
-        wait_until(lambda: socket.exists() or process.poll() is not None, "it listens")
+        wait_until(lambda: listens(where) or process.poll() is not None, "it listens")
         assert process.poll() is None, server.log
         whose, templates, name, file, path, cwd, software, ours = eval(server.get("/")[1].decode())
         assert (whose, templates, name) == ("theirs", "theirs", "http")
