@@ -34,7 +34,10 @@ def _run() -> None:
     try:
         from stack.cli.commands import app
 
-        app(prog_name="stackctl")
+        try:
+            app(prog_name="stackctl")
+        finally:
+            sys.stdout.flush()  # here, where it can still be told that nobody reads
     except StackError as error:
         print(told(error.message, error.detail, error.hint), file=sys.stderr)
         sys.exit(error.exit_code)
