@@ -15,7 +15,7 @@ up: $(VENV)/.run ## the example project behind nginx; Ctrl-C ends it
 	@$(BIN)/stackctl --project deploy/example up $(ARGS)
 
 test: packages check smoke ## everything: check, smoke, then the real programs
-	$(BIN)/python -m pytest -m e2e -n 4  # they wait more than they work
+	$(BIN)/python -m pytest -m e2e -n 4 --dist loadgroup  # they wait more than they work
 
 check: $(VENV)/.dev ## style, types, imports, and the tests that need no process
 	$(BIN)/ruff check

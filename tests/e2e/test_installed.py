@@ -15,7 +15,7 @@ import pytest
 from .conftest import Copy
 from .project import APPS, ROOT, Project
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("installed")]  # one process makes the venvs, once
 
 NO_INDEX = re.compile(r"NewConnectionError|ConnectionError|name resolution|ConnectTimeout|ProxyError")
 
@@ -56,7 +56,7 @@ def stackctl(venvs: Path) -> Path:
     pip("wheel", "--no-deps", "--wheel-dir", str(venvs), str(tree))
     shutil.rmtree(tree)
     (wheel,) = venvs.glob("stackctl-*.whl")
-    return venv(venvs / "stackctl", str(wheel)).with_name("stackctl")
+    return venv(venvs / "stackctl", f"{wheel}[nginx]").with_name("stackctl")
 
 
 @pytest.fixture(scope="session")
