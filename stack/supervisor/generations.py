@@ -25,6 +25,7 @@ from stack.supervisor.process import Process
 __all__ = ["Generations"]
 
 LOOK_AGAIN = 0.02  # seconds between two looks for what the kernel has no event for
+ASK_AGAIN = 1.0  # seconds between two requests to stop; each app and web server takes a second one for the first
 REMEMBERED = 4  # generations of a service whose last words are kept
 
 
@@ -204,8 +205,8 @@ class Generations:
                 self._tell(action, Rollout.began_fence)
                 self.begin(self._fence(service, action))
             case Act.ASK:
-                runner.tell(self._process(action).pid, service.stop_signal)
                 self._tell(action, Rollout.after, Act.ASK)
+                self.begin(self._ask(service, action))
             case Act.KILL:
                 runner.tell_group(self._process(action).pid, "KILL")
                 reason = action.reason or f"did not stop within {service.stop_within:g} s"
@@ -253,6 +254,12 @@ class Generations:
                     self._killed_for[_called(action)] = result.problem
                     self._tell(action, Rollout.failed, result.problem)
             await asyncio.sleep(LOOK_AGAIN)
+
+    async def _ask(self, service: Service, action: Action) -> None:
+        """Asks it to stop, again and again: nginx forgets a signal that comes just before it first waits for one."""
+        while (generation := self._generation(action)) and generation.child.state is State.STOPPING:
+            runner.tell(generation.child.pid, service.stop_signal)
+            await asyncio.sleep(ASK_AGAIN)
 
     async def _fence(self, service: Service, action: Action) -> None:
         """A last request to a socket that the link has left.
