@@ -227,8 +227,10 @@ def test_interrupted_between_two_steps_it_leaves_nothing(steered: Project, said:
     assert "Traceback" not in running.err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda each: each.name)
-@pytest.mark.parametrize("count", [2, 3, 4, 5, 6])
+@pytest.mark.parametrize(
+    ("count", "number"),
+    [(2, signal.SIGINT), (3, signal.SIGTERM), (4, signal.SIGINT), (5, signal.SIGTERM), (6, signal.SIGINT)],
+)
 def test_interrupted_while_processes_start_it_leaves_nothing(
     steered: Project, count: int, number: signal.Signals
 ) -> None:
