@@ -15,7 +15,9 @@ from stack import interrupts
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
     before = {each: signal.getsignal(each) for each in interrupts.ENDING}
+    interrupts._came.clear()
     yield
+    interrupts._came.clear()
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -53,3 +55,19 @@ def test_what_is_done_is_not_interrupted() -> None:
     interrupts.ignore()
     for each in interrupts.ENDING:
         os.kill(os.getpid(), each)
+
+
+class Callback:
+    """Python drops what its destructor raises."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_signal_that_python_drops_interrupts_where_it_is_looked_for() -> None:
+    interrupts.listen()
+    callback = Callback()
+    del callback
+    with pytest.raises(KeyboardInterrupt):
+        interrupts.check()

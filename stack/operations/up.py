@@ -38,6 +38,7 @@ def up_in_the_foreground(project: Path, flags: Sequence[Override], say: Say) -> 
         say(prepared)
         # From here until the supervisor has its handlers, a signal waits.
         signal.pthread_sigmask(signal.SIG_BLOCK, interrupts.ENDING)
+        interrupts.check()
         for descriptor in (lock, *listeners.values()):
             os.set_inheritable(descriptor, True)
         argv = _command(prepared.plan, lock, listeners)
@@ -61,6 +62,7 @@ def up_detached(project: Path, flags: Sequence[Override], say: Say, *, private: 
         argv += ["--parent", str(os.getpid())] if private else []
         supervisor: subprocess.Popen[bytes] | None = None
         try:
+            interrupts.check()
             with interrupts.held():  # from here until the supervisor has its handlers, a signal waits
                 supervisor = subprocess.Popen(
                     argv,
