@@ -11,21 +11,15 @@ import sys
 
 __all__ = ["main"]
 
-INTERRUPTED = 130
-
 
 def main() -> None:
-    """The `stackctl` command: runs it and ends the process with its exit code (Typer ends it for usage and Ctrl-C).
+    """Runs the command and ends the process with its exit code (Typer ends it for usage and Ctrl-C).
 
     SIGTERM and a closed terminal are a Ctrl-C too: a start that is cut short is undone, and its processes end.
+
+    Raises:
+        KeyboardInterrupt: interrupted where Typer could not take it.
     """
-    try:
-        _run()
-    except KeyboardInterrupt:  # before Typer was there to take it
-        sys.exit(INTERRUPTED)
-
-
-def _run() -> None:
     from stack import interrupts
     from stack.errors import StackError, told
 
@@ -38,13 +32,16 @@ def _run() -> None:
             app(prog_name="stackctl")
         finally:
             sys.stdout.flush()  # here, where it can still be told that nobody reads
-    except StackError as error:
-        print(told(error.message, error.detail, error.hint), file=sys.stderr)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # Whoever read our output has gone, `stackctl logs | head` for one; nothing to say, and nobody to say it to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    except Exception as error:
+        interrupts.check()  # pydantic, for one, makes an error of its own of a Ctrl-C that comes while it is imported
+        if isinstance(error, StackError):
+            print(told(error.message, error.detail, error.hint), file=sys.stderr)
+            sys.exit(error.exit_code)
+        if isinstance(error, BrokenPipeError):
+            # Whoever read our output has gone, `stackctl logs | head` for one; nothing to say, and nobody to say it to.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        raise
 
 
 def _open_standard_streams() -> None:

@@ -62,6 +62,17 @@ def ran(where: Path, *words: str, **environment: str) -> subprocess.CompletedPro
 # What is said where.
 
 
+def test_interruption_that_a_library_makes_its_own_error_of_is_one(project: Path) -> None:
+    (project / "library").mkdir()
+    (project / "library" / "pydantic.py").write_text(
+        "import os, signal\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGINT)\n    signal.pause()\n"
+        "except KeyboardInterrupt:\n    raise RuntimeError('of pydantic') from None\n"
+    )
+    done = ran(project, "config", PYTHONPATH=str(project / "library"))
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_help_is_data_and_names_every_command(tmp_path: Path) -> None:
     done = ran(tmp_path, "--help")
     assert (done.returncode, done.stderr) == (0, "")
