@@ -627,7 +627,8 @@ def test_signal_at_any_moment_of_the_start_leaves_nothing(
         assert not_ours or code in (130, 0, -number, -signal.SIGINT), f"after {milliseconds} ms: {code}: {start.err}"
         if code == 0 and flags:  # it had returned already
             shop.run("down")
-        assert "/stack/" not in start.err, start.err
+        # An interpreter that is still on its way to our first line shows its own traceback, which may end in that file.
+        assert not re.search(r"/stack/(?!__(main|init)__\.py)", start.err), start.err
         shop.nothing_is_left()
         assert shop.files() == before
         assert not [*shop.state.glob("check-*")], "nothing is half written"
