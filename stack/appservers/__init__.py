@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Protocol
 
-from stack.appservers import bundled
+from stack.appservers import bundled, gunicorn, uwsgi
 from stack.appservers.launch import Launch
 from stack.desired import File
 
@@ -15,14 +16,25 @@ __all__ = ["APP_SERVERS", "AppServer", "Launch"]
 class AppServer(Protocol):
     """What a module of this package offers."""
 
+    PROGRAM: str
+    """The name of its program, in the project's venv or on PATH; "" where there is none to find."""
+    INSTALL: str
+    """What to give to `pip install` for it."""
     PROTOCOLS: tuple[str, ...]
     """The protocols it speaks to the web server; the first is the one to use unless told otherwise."""
     FACES_CLIENTS: bool
     """Whether it can take the public sockets itself, where there is no web server."""
     STOP_SIGNAL: str
     """Asks it to finish what is in hand and end."""
+    STOP_WORD: str
+    """The same, written to its fifo `{fifo}`; "" if it has none."""
     ORPHAN_SIGNAL: str
     """Ends it at once, with all its processes, when the supervisor has died."""
+    ENFORCES: Mapping[str, str]
+    """Which of its options enforces which limit, by the names of `AppLimits`.
+
+    `timeout`, `kill`, `drain`, `buffer` and `backlog` always; `field` and `max_body` if it has them.
+    """
 
     def files(self, launch: Launch) -> tuple[File, ...]:
         """The server's own configuration files, if it has any."""
@@ -31,4 +43,6 @@ class AppServer(Protocol):
         """The command."""
 
 
-APP_SERVERS: MappingProxyType[str, AppServer] = MappingProxyType({"bundled": bundled})
+APP_SERVERS: MappingProxyType[str, AppServer] = MappingProxyType(
+    {"bundled": bundled, "uwsgi": uwsgi, "gunicorn": gunicorn}
+)

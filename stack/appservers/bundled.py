@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import stack
 from stack.appservers.launch import Launch
 from stack.desired import File
 
+PROGRAM = ""
+INSTALL = ""
 PROTOCOLS: tuple[str, ...] = ("uwsgi", "http")
 FACES_CLIENTS = True
 STOP_SIGNAL = "TERM"
+STOP_WORD = ""
 ORPHAN_SIGNAL = "INT"
+ENFORCES: Mapping[str, str] = {
+    "timeout": "--timeout",
+    "kill": "(its master)",
+    "drain": "--stop-within",
+    "buffer": "(fixed)",
+    "backlog": "--backlog",
+    "max_body": "--max-body",
+}
 
 # Run by path, not as a module: the project's interpreter need not have stackctl installed, and should not see what is.
 BOOTSTRAP = Path(stack.__file__).parent / "wsgi" / "bootstrap.py"
@@ -26,19 +37,19 @@ def files(launch: Launch) -> tuple[File, ...]:  # noqa: ARG001 - the shape of an
 
 def argv(launch: Launch) -> tuple[str, ...]:
     """The server's command line; it knows the protocol by a connection's first byte."""
-    server = launch.app.server
+    limits = launch.limits
     return (
         launch.facts.python.path,
         str(BOOTSTRAP),
-        "stackctl_entry:application",
+        launch.module,
         *("--pythonpath", launch.entry_directory),
         *("--bind", "unix:{socket}"),
         *("--socket-mode", f"{launch.socket_mode:o}"),
         *("--workers", str(launch.workers)),
-        *("--threads", str(server.threads)),
-        *("--backlog", str(server.backlog)),
-        *("--timeout", f"{server.timeout:g}"),
-        *("--stop-within", f"{server.stop_within:g}"),
+        *("--threads", str(launch.app.server.threads)),
+        *("--backlog", str(limits.backlog)),
+        *("--timeout", f"{limits.timeout:g}"),
+        *("--stop-within", f"{limits.drain:g}"),
         *_facing_clients(launch),
     )
 
@@ -48,5 +59,5 @@ def _facing_clients(launch: Launch) -> Iterator[str]:
         yield from ("--bind", f"fd://{FIRST_INHERITED + number}")
     for static in launch.statics if launch.public else ():
         yield from ("--static", f"{static.url}={static.folder}")
-    if launch.public and launch.max_body:
-        yield from ("--max-body", str(launch.max_body))
+    if launch.public:
+        yield from ("--max-body", str(launch.limits.max_body))

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from stack.config.document import App, Document, Programs, Server, Site, Smoke, Stack
+from stack.config.document import App, Document, Logs, Programs, Server, Site, Smoke, Stack
 from stack.errors import ConfigError
 
 __all__ = ["did_you_mean", "explained"]
@@ -54,7 +54,14 @@ def _dotted(location: tuple[int | str, ...]) -> str:
 
 
 def _table_of(part: int | str, fields: Mapping[str, Any]) -> Any:
-    known: dict[str, Any] = {"stack": Stack, "programs": Programs, "server": Server, "app": App, "site": Site}
+    known: dict[str, Any] = {
+        "stack": Stack,
+        "logs": Logs,
+        "programs": Programs,
+        "server": Server,
+        "app": App,
+        "site": Site,
+    }
     known |= {"apps": dict, "sites": dict, "smoke": list}
     return known.get(str(part)) if part in fields and not (part == "app" and "web" in fields) else None
 
@@ -88,7 +95,7 @@ def _keys_of(table: str) -> list[str]:
 
 def _purpose(key: str) -> str:
     table, _, word = key.rpartition(".")
-    model: Any = {"stack": Stack, "programs": Programs, "server": Server}.get(table.split(".")[-1])
+    model: Any = {"stack": Stack, "logs": Logs, "programs": Programs, "server": Server}.get(table.split(".")[-1])
     named = {"app": App, "site": Site, "smoke": Smoke}
     model = model or next((each for name, each in named.items() if table.startswith(name)), None)
     found = model.model_fields.get(word) if model is not None else None

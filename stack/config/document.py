@@ -13,8 +13,9 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-__all__ = ["AUTO", "App", "Config", "Document", "Programs", "Server", "Site", "Smoke", "Stack"]
+__all__ = ["AUTO", "BUNDLED", "App", "Config", "Document", "Logs", "Programs", "Server", "Site", "Smoke", "Stack"]
 
+BUNDLED: Final = "bundled"  # the app server that comes with stackctl
 AUTO: Final = "auto"  # the word for "stackctl finds out", wherever it may stand
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 SERVER_NAME = re.compile(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|_")
@@ -170,6 +171,21 @@ class Stack(_Table):
         AUTO,
         description="sockets, lock; auto: a short path (a socket's may have 107 bytes) that a reboot empties",
     )
+    max_header: Annotated[int, BeforeValidator(_size), Field(ge=1024, lt=2**31)] = Field(
+        8 * 1024, description="longest line of a request's head, its URL or a cookie; a head may have four such lines"
+    )
+
+
+class Logs(_Table):
+    """`[logs]`: what the services say, `stack.log`, and the web server's `access.log`."""
+
+    format: Literal["text", "json"] = Field(
+        "text", description="text, for people; or json, one object a line, for a program that collects logs"
+    )
+    size: Annotated[int, BeforeValidator(_size), Field(ge=0, lt=2**63)] = Field(
+        10 * 1024**2, description="a file that has grown to it is set aside; 0: never, for where logrotate does that"
+    )
+    keep: int = Field(5, ge=1, le=999, description="older files of each log, stack.log.1 the newest; the oldest goes")
 
 
 class Programs(_Table):
@@ -181,7 +197,7 @@ class Programs(_Table):
 class Server(_Table):
     """`[server]`: the app server; for one app of several `[apps.NAME.server]`, which starts from this one."""
 
-    engine: Text = Field("bundled", description="the WSGI server that comes with stackctl: nothing else to install")
+    engine: Text = Field(BUNDLED, description="the WSGI server that comes with stackctl; or uwsgi, or gunicorn")
     workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         AUTO,
         description="processes; auto: one for each usable CPU, at least 2, so that one stuck worker is not the end",
@@ -195,12 +211,14 @@ class Server(_Table):
     start_within: Seconds = Field(
         30.0, description="seconds until the app must have answered once; a large app imports for long"
     )
-    stop_within: Seconds = Field(
-        40.0,
-        description="seconds to finish what is in hand when stopping; longer than `timeout`, or requests would be lost",
+    stop_within: Seconds | Literal["auto"] = Field(
+        AUTO, description="seconds to finish what is in hand when stopping; auto: 10 more than `timeout`"
     )
-    backlog: int = Field(
-        1024, ge=1, le=65535, description="connections that may wait; more would wait longer than a visitor does"
+    keep_previous: bool = Field(
+        False, description="keep the generation before running, for `stackctl rollback`; costs its memory"
+    )
+    backlog: Annotated[int, Field(ge=1, le=65535)] | Literal["auto"] = Field(
+        AUTO, description="connections that may wait; auto: 1024, or as many as the kernel holds"
     )
 
 
@@ -240,7 +258,9 @@ class Site(_Table):
     static: Folders | Literal["auto"] = Field(
         AUTO, description="URL path = folder, served by nginx; auto: the Flask app's own static folder"
     )
-    max_body: Size = Field(32 * 1024**2, description="largest upload; nginx's own 1m refuses a photo")
+    max_body: Size | Literal["auto"] = Field(
+        AUTO, description="largest upload; auto: 32m, and 1m more than the app's MAX_CONTENT_LENGTH"
+    )
     app: Name = Field(AUTO, description="name of the app that answers; auto: the only one")
 
 
@@ -270,6 +290,7 @@ class Document(_Table):
     """What may stand in the file: the short forms for one app and one site, or the long ones by name."""
 
     stack: Stack = Stack()
+    logs: Logs = Logs()
     programs: Programs = Programs()
     server: Server = Server()
     app: App | None = None
@@ -284,6 +305,7 @@ class Config(_Table):
 
     project: str
     stack: Stack
+    logs: Logs
     programs: Programs
     apps: dict[str, App]
     sites: dict[str, Site]

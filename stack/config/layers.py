@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stack.config.complaints import did_you_mean
-from stack.config.document import App, Programs, Server, Site, Stack
+from stack.config.document import App, Logs, Programs, Server, Site, Stack
 from stack.errors import ConfigError, UsageError
 
 __all__ = ["FILE", "Override", "environment_overrides", "find_project", "lay_over", "parse_set", "read"]
@@ -163,7 +163,14 @@ def _clear_overruled(merged: dict[str, Any], layer: dict[str, Any], origins: dic
 def _scalar_keys() -> list[str]:
     """Every dotted key of the short forms that holds one value."""
     found = []
-    tables: dict[str, Any] = {"stack": Stack, "programs": Programs, "app": App, "server": Server, "site": Site}
+    tables: dict[str, Any] = {
+        "stack": Stack,
+        "logs": Logs,
+        "programs": Programs,
+        "app": App,
+        "server": Server,
+        "site": Site,
+    }
     for table, model in tables.items():
         found += [f"{table}.{key}" for key in model.model_fields if key not in ("server", "env")]
     return found

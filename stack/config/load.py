@@ -89,6 +89,7 @@ def _resolved(project: Path, document: Document) -> Config:
     return Config(
         project=str(project),
         stack=stack,
+        logs=document.logs,
         programs=document.programs,
         apps=complete,
         sites=sites,

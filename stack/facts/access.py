@@ -9,7 +9,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Identity", "hindrance", "of_group", "of_user"]
+__all__ = ["Identity", "closed", "hindrance", "of_group", "of_user"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,12 @@ def hindrance(path: str, who: Identity, wanted: int = stat.S_IROTH) -> str:
             owner = f"{_name(found.st_uid)}:{_group(found.st_gid)}"
             return f"{who.name} cannot use {each} ({stat.filemode(found.st_mode)} {owner})"
     return ""
+
+
+def closed(directory: str, who: Identity) -> str:
+    """What keeps somebody from passing through a directory, made already or to be made; as `hindrance` says it."""
+    there = next(each for each in (Path(directory), *Path(directory).parents) if each.exists())
+    return hindrance(str(there), who, wanted=0)
 
 
 def _may(found: os.stat_result, who: Identity, need: int) -> bool:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -50,6 +50,7 @@ class AppFacts:
 
     `expression` is a dotted name or a call with literal arguments. `static_url` and `static_folder` (absolute) are both
     set or both "". `user` is whom it runs as when we are root, "" as we are; `group` is that user's own.
+    `max_content_length` is the largest body that a Flask app takes, in bytes, None if it does not say.
     """
 
     python: Interpreter
@@ -63,10 +64,13 @@ class AppFacts:
     static_folder: str
     user: str
     group: str = ""
+    max_content_length: int | None = None
 
 
-def find_app(config: Config, name: str, python: Interpreter, environ: Mapping[str, str]) -> AppFacts:
-    """The app of that name, imported once in a child process.
+def find_app(
+    config: Config, name: str, python: Interpreter, environ: Mapping[str, str], meanwhile: Callable[[], None]
+) -> AppFacts:
+    """The app of that name, imported once in a child process; `meanwhile` is called while that takes its time.
 
     Raises:
         ConfigError: directory, user, environment file or app are not there, or the app raises when it is imported.
@@ -79,7 +83,7 @@ def find_app(config: Config, name: str, python: Interpreter, environ: Mapping[st
     user = find_user(config, name, directory, python, SCRIPT)
     env = environment(config, name, environ) | home(user)
     target, found_by = _target(app, config.project, directory, env)
-    said = _asked(python, directory, target, env, user, app.server.start_within)
+    said = _asked(python, directory, target, env, user, app.server.start_within, meanwhile)
     if "problem" in said:
         elsewhere = find_module(str(said.get("missing", "")), config.project, python, environ, user)
         raise _explained(said, found_by, target, directory, python, elsewhere)
@@ -127,7 +131,13 @@ def _target(app: App, project: str, directory: str, env: Mapping[str, str]) -> t
 
 
 def _asked(
-    python: Interpreter, directory: str, target: str, env: Mapping[str, str], user: str, within: float
+    python: Interpreter,
+    directory: str,
+    target: str,
+    env: Mapping[str, str],
+    user: str,
+    within: float,
+    meanwhile: Callable[[], None],
 ) -> dict[str, Any]:
     """What the child answers. It, and whatever the app started in its session, is gone afterwards."""
     reading, writing = os.pipe()
@@ -136,21 +146,24 @@ def _asked(
         child: subprocess.Popen[bytes] | None = None
         try:
             with interrupts.held():
-                child = subprocess.Popen(
-                    [python.path, SCRIPT, request],
-                    **as_user(user),
-                    cwd=directory,
-                    env=env,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    pass_fds=(writing,),
-                    start_new_session=True,
-                )
-                os.close(writing)
+                try:
+                    child = subprocess.Popen(
+                        [python.path, SCRIPT, request],
+                        **as_user(user),
+                        cwd=directory,
+                        env=env,
+                        stdin=subprocess.DEVNULL,
+                        stdout=output,
+                        stderr=output,
+                        pass_fds=(writing,),
+                        start_new_session=True,
+                    )
+                except OSError as error:
+                    raise ConfigError(f"{python.path} does not run in {directory}: {error}") from None
+                finally:
+                    os.close(writing)
+            meanwhile()
             answer, late = _read(answers, child.pid, time.monotonic() + within + GRACE)
-        except OSError as error:
-            raise ConfigError(f"{python.path} does not run in {directory}: {error}") from None
         finally:
             if child is not None:
                 with contextlib.suppress(ProcessLookupError):

@@ -73,7 +73,7 @@ def main() -> NoReturn:
     os._exit(0)
 
 
-def discovered(target: str) -> dict[str, str]:
+def discovered(target: str) -> dict[str, Any]:
     """What the target names, or what Flask would find in this directory without one."""
     prepare_flask()
     if target:
@@ -94,7 +94,7 @@ def discovered(target: str) -> dict[str, str]:
     raise Problem("nothing", looked=looked, maybe=[each for each in python_files() if speaks(each)])
 
 
-def in_module(path: str, expression: str = "") -> dict[str, str]:
+def in_module(path: str, expression: str = "") -> dict[str, Any]:
     """The app in a module or file, by its name there or else the best one."""
     search_path, name = located(path)
     module = imported(path, name, search_path)
@@ -107,6 +107,7 @@ def in_module(path: str, expression: str = "") -> dict[str, str]:
         "framework": framework(app),
         "static_url": url,
         "static_folder": folder,
+        "max_content_length": max_content_length(app),
     }
 
 
@@ -397,6 +398,13 @@ def static(app: Any) -> tuple[str, str]:
         return "", ""
     folder, url = os.path.abspath(app.static_folder), str(app.static_url_path or "")  # noqa: PTH100 - links are kept
     return (url, folder) if url.strip("/") and Path(folder).is_dir() else ("", "")
+
+
+def max_content_length(app: Any) -> int | None:
+    """The largest body that a Flask app takes, in bytes; None if it takes any, or is not one."""
+    app = getattr(app, "__self__", app)
+    found = app.config.get("MAX_CONTENT_LENGTH") if is_flask(app) else None
+    return found if type(found) is int else None
 
 
 def public(thing: Any) -> list[str]:

@@ -70,7 +70,10 @@ def find_somaxconn() -> int:
 
 
 def runtime_dir(config: Config, environ: Mapping[str, str]) -> str:
-    """The directory for sockets and lock, not made yet. The same for the same project, name, user and environment.
+    """The directory for sockets and lock: the one that is there, else the one to make.
+
+    The same for the same project, name and user: what systemd has started for a user knows nothing of the session in
+    which that user types `stackctl reload`, and is found there nevertheless.
 
     Every socket in it, `sockets/APP.g123456.sock`, has a path of at most 107 bytes.
 
@@ -89,11 +92,14 @@ def runtime_dir(config: Config, environ: Mapping[str, str]) -> str:
         return path
     token = _token(config.project)
     shared = any(site.web == "external" for site in config.sites.values())
+    found = []
     for base in _bases(environ, shared=shared):
         room = _room(f"{base}/-{token}", LONGEST_NAME)
         if room >= min(READABLE, len(config.name)):
-            return f"{base}/{config.name[:room]}-{token}"
-    raise AssertionError("the last base is short")
+            found.append(Path(base, f"{config.name[:room]}-{token}"))
+    user = os.geteuid()
+    there = (each for each in found if _is_own_directory(each.parent, user) and _is_own_directory(each, user))
+    return str(next(there, found[0]))  # the last base is short: it is always found
 
 
 def runtime_dirs(project: Path, environ: Mapping[str, str]) -> list[str]:

@@ -10,7 +10,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stack.config import AUTO, Config
@@ -38,11 +38,15 @@ BUILT_IN = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Nginx:
-    """An nginx binary: its absolute path, its version such as (1, 22, 1), and its modules, sorted."""
+    """An nginx binary: its absolute path, its version such as (1, 22, 1), and its modules, sorted.
+
+    `identity` is another once another binary lies there.
+    """
 
     path: str
     version: tuple[int, ...]
     modules: tuple[str, ...]
+    identity: str = ""
 
 
 def parse_version(path: str, text: str) -> Nginx | None:
@@ -148,4 +152,13 @@ def _asked(path: str) -> Nginx | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return parse_version(path, done.stderr + done.stdout)
+    found = parse_version(path, done.stderr + done.stdout)
+    return replace(found, identity=_identity(path)) if found else None
+
+
+def _identity(path: str) -> str:
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return ""
+    return f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"

@@ -6,27 +6,33 @@ import keyword
 import re
 
 from stack.appservers import APP_SERVERS, AppServer, Launch
-from stack.config import AUTO, App, Config, Site
+from stack.config import AUTO, BUNDLED, App, Config, Site
 from stack.desired import File, Probe, Service
 from stack.errors import ConfigError
 from stack.facts import AppFacts, Facts
+from stack.limits import Limits
 from stack.plan.known import known
 from stack.plan.sites import host
 from stack.render import render
 from stack.webservers import DIRECT
 from stack.webservers.front import IDLE_WITHIN
 
-__all__ = ["files", "link", "protocol", "service", "workers"]
+__all__ = ["engine", "files", "link", "protocol", "service", "workers"]
 
 
-def files(config: Config, facts: Facts, name: str) -> tuple[File, ...]:
-    """The app's entry, and the app server's own files."""
-    return (_entry(name, facts.apps[name]), *_engine(config.apps[name]).files(_launch(config, facts, name)))
+def files(config: Config, facts: Facts, limits: Limits, name: str) -> tuple[File, ...]:
+    """The app's entry, what tells it of the client where headers do, and the app server's own files."""
+    proxied = File(f"{_entry_directory(name)}/stackctl_proxied.py", render("app/proxied.py.j2", name=name))
+    return (
+        _entry(name, facts.apps[name]),
+        *((proxied,) if _is_proxied(config.apps[name]) else ()),
+        *engine(config.apps[name]).files(_launch(config, facts, limits, name)),
+    )
 
 
 def protocol(app: App) -> str:
     """What web server and app server speak on this app's socket."""
-    server = _engine(app)
+    server = engine(app)
     if app.server.protocol == AUTO:
         return server.PROTOCOLS[0]
     if app.server.protocol not in server.PROTOCOLS:
@@ -42,13 +48,22 @@ def workers(app: App, facts: Facts) -> int:
     return max(2, facts.cpus) if app.server.workers == AUTO else app.server.workers
 
 
-def link(facts: Facts, name: str) -> str:
-    """Where the web server connects: a link to the newest generation's own socket, which stands beside it."""
-    return f"{facts.runtime_dir}/sockets/{name}.sock"
+def link(config: Config, facts: Facts, name: str) -> str:
+    """Where the web server connects: a link to the newest generation's own socket, which stands beside it.
+
+    One for each protocol, so that a web server which still speaks the old one finds what understands it.
+    """
+    return f"{facts.runtime_dir}/sockets/{name}.{protocol(config.apps[name])}.sock"
 
 
-def _engine(app: App) -> AppServer:
+def engine(app: App) -> AppServer:
+    """The module of the app server."""
     return known(app.server.engine, APP_SERVERS, "[server] engine")
+
+
+def _is_proxied(app: App) -> bool:
+    """Whether the facts about the client come as headers to an app server that leaves them there."""
+    return protocol(app) == "http" and app.server.engine != BUNDLED
 
 
 def _entry_directory(name: str) -> str:
@@ -80,49 +95,54 @@ def _public(config: Config, name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(address for site in sites for address in site.listen))
 
 
-def _launch(config: Config, facts: Facts, name: str) -> Launch:
+def _launch(config: Config, facts: Facts, limits: Limits, name: str) -> Launch:
     app, sites = config.apps[name], _sites_of(config, name)
     return Launch(
         name=name,
         app=app,
         facts=facts.apps[name],
         entry_directory=str(config.state_dir / _entry_directory(name)),
+        module=f"{'stackctl_proxied' if _is_proxied(app) else 'stackctl_entry'}:application",
+        protocol=protocol(app),
+        program=facts.servers.get(name),
         workers=workers(app, facts),
+        limits=limits.apps[name],
         socket_mode=0o660 if facts.web_group else 0o600,
         public=len(_public(config, name)),
         statics=tuple(dict.fromkeys(static for key in sites for static in facts.statics[key])),
-        max_body=max((site.max_body for site in sites.values()), default=0),
     )
 
 
-def service(config: Config, facts: Facts, name: str) -> Service:
+def service(config: Config, facts: Facts, limits: Limits, name: str) -> Service:
     """The command that serves the app, behind its link."""
     app, found = config.apps[name], facts.apps[name]
-    server = _engine(app)
+    server = engine(app)
     sites = list(_sites_of(config, name).values())
     return Service(
         name=name,
         tier=0,
-        argv=server.argv(_launch(config, facts, name)),
+        argv=server.argv(_launch(config, facts, limits, name)),
         cwd=found.directory,
         env=dict(app.env),
         env_file=str(config.path(app.env_file)) if app.env_file else "",
         user=found.user,
         listeners=_public(config, name),
-        link=link(facts, name),
+        link=link(config, facts, name),
         probe=Probe(
             hop="app",
             title=f"app server of {name}",
             protocol=protocol(app),
-            address="unix:" + link(facts, name),
+            address="unix:" + link(config, facts, name),
             host=host(sites[0]) if sites else "localhost",
             path=app.health,
-            within=app.server.timeout,
+            within=limits.apps[name].timeout,
             hint=f"See `stackctl logs {name}`. Another path may suit better: [app] health in stack.toml.",
         ),
         idle_within=IDLE_WITHIN if protocol(app) == "http" else 0.0,
+        keep_previous=app.server.keep_previous,
+        stop_word=server.STOP_WORD,
         stop_signal=server.STOP_SIGNAL,
         orphan_signal=server.ORPHAN_SIGNAL,
         start_within=app.server.start_within,
-        stop_within=app.server.stop_within,
+        stop_within=limits.apps[name].drain,
     )

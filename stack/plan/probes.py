@@ -7,22 +7,15 @@ from collections.abc import Iterable
 from stack.config import Config, Site
 from stack.desired import Probe
 from stack.facts import Facts, Static
+from stack.limits import Limits
 from stack.plan import apps
 from stack.plan.sites import host, reachable
 from stack.webservers import DIRECT, EXTERNAL, PRIVATE, WebServer
 from stack.webservers.front import Front
 
-__all__ = ["READ_TIMEOUT_MARGIN", "probes"]
-
-READ_TIMEOUT_MARGIN = 5.0
-"""Seconds by which the web server outwaits the app server, so that the one who knows why gives up first."""
+__all__ = ["probes"]
 
 CALLED = {PRIVATE: "nginx", EXTERNAL: "the nginx of this machine", DIRECT: "the app server itself"}
-
-NOT_LOADED = {
-    PRIVATE: "`stackctl reload` has it read its files; `stackctl logs nginx` says why it might not.",
-    EXTERNAL: "`stackctl nginx-conf` prints what it should have: its first lines say where that goes.",
-}
 
 NOT_PASSED_ON = {
     PRIVATE: "The app server answers but nginx does not pass it on: see `stackctl logs nginx`.",
@@ -31,19 +24,19 @@ NOT_PASSED_ON = {
 }
 
 
-def probes(config: Config, facts: Facts, front: Front, web: WebServer) -> Iterable[Probe]:
+def probes(config: Config, facts: Facts, limits: Limits, front: Front, web: WebServer) -> Iterable[Probe]:
     """The app servers on their sockets, then for each site: what the web server has loaded, the app, a static file."""
     for name in config.apps:
-        probe = apps.service(config, facts, name).probe
+        probe = apps.service(config, facts, limits, name).probe
         if probe is not None:
             yield probe
-    witness = web.witness(front, facts) if web.files(front, facts) else ""
+    witness = web.witness(front) if web.files(front, facts) else ""
     for name, site in config.sites.items():
         app = config.apps[config.app_of(site)]
         if witness:
             title = f"{CALLED[site.web]} has loaded {name} as it should be"
-            yield _probe(site, "web", title, witness, NOT_LOADED[site.web], status=204)
-        within = app.server.timeout + READ_TIMEOUT_MARGIN
+            yield _probe(site, "web", title, witness, web.loading(front, facts), status=204)
+        within = limits.apps[config.app_of(site)].read_timeout
         yield _probe(
             site, "site", f"{name} through {CALLED[site.web]}", app.health, NOT_PASSED_ON[site.web], within=within
         )

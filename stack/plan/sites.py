@@ -1,10 +1,13 @@
-"""The sites: where they are found."""
+"""The sites: where they are found, and what faces the clients."""
 
 from __future__ import annotations
 
-from stack.config import Site
+from stack.config import Config, Site
+from stack.errors import ConfigError
+from stack.plan.known import known
+from stack.webservers import WEB_SERVERS, WebServer
 
-__all__ = ["host", "reachable", "url"]
+__all__ = ["host", "reachable", "url", "web_server"]
 
 
 def url(site: Site) -> str:
@@ -26,3 +29,16 @@ def host(site: Site) -> str:
     host, _, port = reachable(site.listen[0]).rpartition(":")
     name = next((each.replace("*.", "www.") for each in site.server_names if each != "_"), host)
     return name if port == "80" else f"{name}:{port}"
+
+
+def web_server(config: Config) -> WebServer:
+    """What faces the clients: one thing for all the sites of a stack.
+
+    Raises:
+        ConfigError: the sites do not agree, or stackctl has no such web server.
+    """
+    names = dict.fromkeys(site.web for site in config.sites.values())
+    found = [known(name, WEB_SERVERS, "[site] web") for name in names]
+    if len(found) > 1:
+        raise ConfigError(f"[site] web: the sites name {' and '.join(names)}", "One stack has one web server: choose.")
+    return found[0]

@@ -22,7 +22,7 @@ def summary(config: Config, facts: Facts) -> Iterable[tuple[str, str]]:
         yield "site", url(site)
         yield "way", f"browser -> {_web(site, facts)}{app.server.engine} server -> {found.framework}"
         if site.web != DIRECT:
-            yield "hop", f"{protocol(app)} on the unix socket {name}.sock"
+            yield "hop", f"{protocol(app)} on the unix socket {name}.{protocol(app)}.sock"
         yield "app", f"{found.module}:{found.expression}, run by {_short(found.python.path, config)}"
         yield "capacity", f"{count} workers x {threads} threads: {count * threads} requests at once"
         for static in facts.statics[key]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Protocol
 
@@ -24,11 +25,20 @@ class WebServer(Protocol):
     PROTOCOLS: tuple[str, ...]
     """The protocols in which it forwards requests."""
 
+    def enforces(self, protocol: str) -> Mapping[str, str]:
+        """Its directives that enforce limits, where it forwards in this protocol.
+
+        `read_timeout`, `head` and `max_body` if it forwards at all; `shutdown` if it is ours to stop.
+        """
+
     def site_file(self, front: Front, facts: Facts) -> str:
         """What goes into a configuration that somebody else owns: the sites and what they need, and no more."""
 
-    def witness(self, front: Front, facts: Facts) -> str:
-        """A URL path that is answered with 204 only if exactly this `site_file` is loaded; empty if there is none."""
+    def witness(self, front: Front) -> str:
+        """A URL path that is answered with 204 only if exactly this site is loaded; empty if there is none."""
+
+    def loading(self, front: Front, facts: Facts) -> str:
+        """What to do where it is not loaded."""
 
     def files(self, front: Front, facts: Facts) -> tuple[File, ...]:
         """All that it takes to run it."""

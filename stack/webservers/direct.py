@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from stack.desired import Check, File, Service
 from stack.errors import ConfigError
 from stack.facts import Facts
 from stack.webservers.front import Front
 
-__all__ = ["KEPT", "PROTOCOLS", "checks", "files", "services", "site_file", "witness"]
+__all__ = ["KEPT", "PROTOCOLS", "checks", "enforces", "files", "loading", "services", "site_file", "witness"]
 
 KEPT = True
 PROTOCOLS: tuple[str, ...] = ("uwsgi", "http")  # on the private socket, where probes are made
+
+
+def enforces(protocol: str) -> Mapping[str, str]:  # noqa: ARG001 - the shape of a web server
+    """Nothing."""
+    return {}
 
 
 def site_file(front: Front, facts: Facts) -> str:  # noqa: ARG001 - the shape of a web server
@@ -25,8 +32,13 @@ def site_file(front: Front, facts: Facts) -> str:  # noqa: ARG001 - the shape of
     )
 
 
-def witness(front: Front, facts: Facts) -> str:  # noqa: ARG001 - the shape of a web server
+def witness(front: Front) -> str:  # noqa: ARG001 - the shape of a web server
     """None: nothing was loaded."""
+    return ""
+
+
+def loading(front: Front, facts: Facts) -> str:  # noqa: ARG001 - the shape of a web server
+    """Nothing."""
     return ""
 
 

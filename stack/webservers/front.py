@@ -36,13 +36,21 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """Everything that faces the clients. `stop_within` is in seconds; only root has a `user` and a `group` to name."""
+    """Everything that faces the clients. Only root has a `user` and a `group` to name.
+
+    A head may have a few lines of `max_header` bytes. What an old process holds it closes after `shutdown` seconds, and
+    is killed after `stop_within`.
+    `log_format` is what requests are logged as, `text` or `json`.
+    """
 
     name: str
     state_dir: str
     runtime_dir: str
     apps: tuple[Upstream, ...]
     sites: tuple[Site, ...]
+    max_header: int
+    shutdown: float
     stop_within: float
     user: str
     group: str
+    log_format: str

@@ -1,6 +1,6 @@
 """Renders every variant of tests/golden: a stack.toml, and facts that are fixed here, become files.
 
-Run as a script it writes them, to be reviewed as a diff.
+Run as a script it writes them, to be reviewed as a diff. The units in deploy/systemd are those of one of them.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ import os.path
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from stack.config import Config, Override, load
 from stack.desired import Plan
 from stack.facts import AppFacts, Facts, Interpreter, Nginx, Static
+from stack.operations import unit
 from stack.plan import plan
 
 HERE = Path(__file__).resolve().parent
+UNITS = HERE.parents[1] / "deploy" / "systemd"
 PROJECT = "/srv/shop"
 PYTHON = Interpreter(f"{PROJECT}/.venv/bin/python", (3, 11, 7), ".venv")
 ALL = ("http_fastcgi_module", "http_proxy_module", "http_scgi_module", "http_uwsgi_module")
@@ -98,6 +100,17 @@ def planned(name: str, *overrides: Override) -> Plan:
     return plan(found, facts(found, VARIANTS[name]), overrides)
 
 
+def units() -> dict[str, str]:
+    """The ready-made units: of the machine, as root prints them."""
+    name = "as-root"
+    made, known = replace(planned(name), name="shop"), facts(config(name), VARIANTS[name])
+    command = ("/opt/stackctl/bin/stackctl",)
+    return {
+        f"{made.name}.service": unit.service(made, known, command, for_user=False),
+        f"{made.name}.socket": unit.socket(made, known, command, for_user=False),
+    }
+
+
 def expected(path: str) -> str:
     """Where a file of the plan is kept here. Rendered Python is not ours to lint."""
     return f"expected/{path}".replace(".py", ".py.txt")
@@ -111,6 +124,11 @@ def main() -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(file.text, "utf-8")
             sys.stderr.write(f"{path}\n")
+
+    UNITS.mkdir(exist_ok=True)
+    for unit_name, text in units().items():
+        (UNITS / unit_name).write_text(text, "utf-8")
+        sys.stderr.write(f"{UNITS / unit_name}\n")
 
 
 if __name__ == "__main__":

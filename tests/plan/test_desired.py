@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stack.desired import Check, File, Listener, Plan, Probe, Service, from_json, to_json
+from stack.desired import VERSION, Check, File, Listener, Logs, Plan, Probe, Service, from_json, to_json
 
 TEXT = st.text(max_size=6)
 NUMBER = st.floats(0, 1e6)
@@ -32,6 +32,7 @@ SERVICES = built(
     env=st.dictionaries(TEXT, TEXT, max_size=2),
     probe=st.none() | PROBES,
     listeners=several(TEXT),
+    logs=several(TEXT),
     start_within=NUMBER,
     stop_within=NUMBER,
 )
@@ -44,7 +45,8 @@ PLANS = built(
     probes=several(PROBES),
     summary=several(st.tuples(TEXT, TEXT)),
     overrides=several(st.tuples(TEXT, TEXT, TEXT)),
-    version=st.just(1),
+    logs=built(Logs, size=st.integers(0), keep=st.integers(1)),
+    version=st.just(VERSION),
 )
 
 
@@ -55,6 +57,6 @@ def test_json_and_back(plan: Plan) -> None:
 
 
 def test_the_strategies_fill_every_field() -> None:
-    for kind in (Probe, Service, Plan, File, Check, Listener):
+    for kind in (Probe, Service, Plan, File, Check, Listener, Logs):
         assert isinstance(kind.__annotations__, dict | types.MappingProxyType)
         assert "str" in kind.__annotations__.values()

@@ -64,16 +64,43 @@ def test_nginx_has_the_module(tmp_path: Path) -> None:
     assert broken(config(tmp_path, "[server]\nprotocol = 'http'\n"), nginx=without) == []
 
 
-@pytest.mark.parametrize(("timeout", "stop_within", "fires"), [(30, 30, True), (30, 29, True), (30, 30.5, False)])
-def test_stopping_outlasts_requests(tmp_path: Path, timeout: float, stop_within: float, *, fires: bool) -> None:
-    found = broken(config(tmp_path, f"[server]\ntimeout = {timeout}\nstop_within = {stop_within}\n"))
+@pytest.mark.parametrize(
+    ("web", "stop_within", "fires"),
+    [("nginx", 30, True), ("nginx", 35, True), ("nginx", 35.5, False), ("none", 31, True), ("none", 31.5, False)],
+)
+def test_stopping_outlasts_requests(tmp_path: Path, web: str, stop_within: float, *, fires: bool) -> None:
+    text = f"[server]\ntimeout = 30\nstop_within = {stop_within}\n[site]\nweb = '{web}'\n"
+    found = [each for each in broken(config(tmp_path, text)) if each.kind]
     assert [each.rule for each in found] == (["stopping-outlasts-requests"] if fires else [])
+    assert all(f"stop_within = {stop_within} is not more than timeout = 30" in each.message for each in found)
 
 
-def test_backlog_is_real_or_a_warning(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("protocol", "most"), [("uwsgi", 11), ("http", 14)])
+def test_heads_fit_the_hop(tmp_path: Path, protocol: str, most: int) -> None:
+    text = f"[server]\nprotocol = '{protocol}'\n[stack]\nmax_header = '{{}}k'\n"
+    assert broken(config(tmp_path, text.format(most))) == []
+    found = one(broken(config(tmp_path, text.format(most + 1))), "heads-fit-the-hop")
+    assert "[stack] max_header" in found.message
+    assert f"[server] protocol = {protocol}" in found.message
+    assert found.hint == f'Set max_header to "{most}k" or less.'
+
+
+def test_app_decides_on_bodies(tmp_path: Path) -> None:
+    found = config(tmp_path, "[site]\nmax_body = 1000\n")
+    takes = {name: dataclasses.replace(app, max_content_length=1001) for name, app in facts(found).apps.items()}
+    problem = one(broken(found, apps=takes), "app-decides-on-bodies")
+    assert "max_body = 1000 is less than the app's own MAX_CONTENT_LENGTH = 1001" in problem.message
+    assert broken(config(tmp_path, "[site]\nmax_body = 1001\n"), apps=takes) == []
+    assert broken(config(tmp_path), apps=takes) == []
+
+
+def test_backlog_is_real(tmp_path: Path) -> None:
     found = config(tmp_path, "[server]\nbacklog = 1024\n")
-    assert one(broken(found, somaxconn=1023), "backlog-is-real").kind is None
+    problem = one(broken(found, somaxconn=1023), "backlog-is-real")
+    assert "[server] backlog = 1024" in problem.message
+    assert "net.core.somaxconn" in problem.message
     assert broken(found, somaxconn=1024) == []
+    assert broken(config(tmp_path), somaxconn=1) == []
 
 
 def test_static_folders_exist(tmp_path: Path) -> None:
@@ -145,22 +172,22 @@ def test_apps_share_a_user(tmp_path: Path) -> None:
 
 
 def test_check_raises_the_first_error_and_tells_the_others(tmp_path: Path) -> None:
-    found = config(tmp_path, "[server]\ntimeout = 50\n")
-    machine: Facts = facts(found, nginx=None, somaxconn=1)
+    found = config(tmp_path, "[server]\nstop_within = 1\n[site]\nlisten = 80\n")
+    machine: Facts = facts(found, nginx=None, is_root=True)
     with pytest.raises(MissingProgramError) as caught:
         check(found, machine, plan(found, machine))
     assert caught.value.detail.startswith("also: [server] stop_within")
-    assert "backlog" not in caught.value.detail
+    assert "as root" not in caught.value.detail
 
 
 def test_check_returns_the_warnings(tmp_path: Path) -> None:
     found = config(tmp_path)
-    machine = facts(found, somaxconn=1)
-    assert [each.rule for each in check(found, machine, plan(found, machine))] == ["backlog-is-real"]
+    machine = facts(found, is_root=True)
+    assert [each.rule for each in check(found, machine, plan(found, machine))] == ["root-lends-no-hand"]
 
 
 def test_an_error_has_the_kind_that_a_rule_gives_it(tmp_path: Path) -> None:
-    found = config(tmp_path, "[server]\ntimeout = 50\n")
+    found = config(tmp_path, "[server]\nstop_within = 1\n")
     with pytest.raises(ConfigError):
         check(found, facts(found), plan(found, facts(found)))
 
@@ -170,6 +197,12 @@ def test_web_server_can_read_static_files(tmp_path: Path) -> None:
     found = one(broken(config(tmp_path), statics={"site": (hindered,)}), "web-server-can-read-static-files")
     assert "www-data cannot use /root" in found.message
     assert found.kind is None
+
+
+def test_our_directories_are_open(tmp_path: Path) -> None:
+    said = "[stack] runtime_dir: www-data cannot use /root"
+    found = one(broken(config(tmp_path), closed=(said,)), "our-directories-are-open")
+    assert (found.message, found.kind) == (said, None)
 
 
 def test_app_server_faces_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,6 +224,15 @@ def test_external_web_server_may_connect(tmp_path: Path) -> None:
     assert "sudo usermod -aG www-data ana" in refused.hint
     assert broken(found, web_group="www-data", groups=("ana", "www-data")) == []
     assert broken(found, web_group="www-data", nginx=None, groups=("www-data",)) == []
+
+
+def test_external_web_server_finds_the_site(tmp_path: Path) -> None:
+    external = "[site]\nweb = 'external'\n"
+    found = one(broken(config(tmp_path, external + "listen = [8000, 80]\n")), "external-web-server-finds-the-site")
+    assert found.kind is None
+    for named in ("listen = 8000", "listen = '127.0.0.1:80'", "listen = 80\nserver_names = ['_', 'shop.example.org']"):
+        assert broken(config(tmp_path, f"{external}{named}\n")) == []
+    assert broken(config(tmp_path, "[site]\nlisten = 80\n")) == []
 
 
 def test_every_rule_is_tested_here_by_its_name() -> None:

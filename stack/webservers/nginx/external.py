@@ -5,9 +5,9 @@ from __future__ import annotations
 from stack.desired import Check, File, Service
 from stack.facts import Facts
 from stack.webservers.front import Front
-from stack.webservers.nginx.site import PROTOCOLS, site_file, witness
+from stack.webservers.nginx.site import PROTOCOLS, enforces, site_file, steps, witness
 
-__all__ = ["KEPT", "PROTOCOLS", "checks", "files", "services", "site_file", "witness"]
+__all__ = ["KEPT", "PROTOCOLS", "checks", "enforces", "files", "loading", "services", "site_file", "witness"]
 
 KEPT = False
 
@@ -15,6 +15,13 @@ KEPT = False
 def files(front: Front, facts: Facts) -> tuple[File, ...]:
     """The site, as a copy to compare with."""
     return (File("nginx/site.conf", site_file(front, facts)),)
+
+
+def loading(front: Front, facts: Facts) -> str:
+    """The commands that have it load the site."""
+    if not facts.nginx_layout:
+        return "`stackctl nginx-conf` prints what it should have: its first lines say where that goes."
+    return "\n".join(steps(front, facts, facts.nginx_layout))
 
 
 def checks(facts: Facts) -> tuple[Check, ...]:  # noqa: ARG001 - the shape of a web server

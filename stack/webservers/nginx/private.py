@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from stack.desired import Check, File, Service, digest
 from stack.facts import Facts
 from stack.render import nginx_quoted, render
 from stack.webservers.front import Front
+from stack.webservers.nginx import site
 from stack.webservers.nginx.site import PROTOCOLS, site_file, witness
 
-__all__ = ["KEPT", "MINIMUM", "PROTOCOLS", "checks", "files", "services", "site_file", "witness"]
+__all__ = ["KEPT", "MINIMUM", "PROTOCOLS", "checks", "enforces", "files", "loading", "services", "site_file", "witness"]
 
 KEPT = True
 MINIMUM = (1, 18)
 """The oldest nginx that is tested: Ubuntu 20.04's. Debian 12 has 1.22."""
 
+MAY_NOT_BIND = r"syntax is ok\n(.*\n)*.*\[emerg\].* bind\(\) to .* failed \(13: "
+"""What `nginx -t` says where the port is privileged and it has no right to it. It binds to try; in earnest it is handed
+the sockets by the supervisor, whose right may be more than that of whoever types `stackctl reload`."""
+
 KEPT_ON_DISK = ("proxy", "fastcgi", "uwsgi", "scgi")
 """Modules with a directory for what does not fit into memory. Made at start, so each must be ours."""
+
+
+def enforces(protocol: str) -> Mapping[str, str]:
+    """Those of the site, and when an old process of ours gives up."""
+    return {**site.enforces(protocol), "shutdown": "worker_shutdown_timeout"}
 
 
 def files(front: Front, facts: Facts) -> tuple[File, ...]:
@@ -24,15 +36,22 @@ def files(front: Front, facts: Facts) -> tuple[File, ...]:
         "nginx/nginx.conf.j2",
         name=front.name,
         user=f"{front.user} {front.group}".strip(),
-        stop_within=front.stop_within,
+        shutdown=front.shutdown,
+        json=front.log_format == "json",
         upstream_kinds=[each for each in KEPT_ON_DISK if facts.nginx is None or _module(each) in facts.nginx.modules],
     )
     return (File("nginx/nginx.conf", main), File("nginx/site.conf", site_file(front, facts)))
 
 
+def loading(front: Front, facts: Facts) -> str:  # noqa: ARG001 - the shape of a web server
+    """It reads its files when it is told to."""
+    return "`stackctl reload` has it read its files; `stackctl logs nginx` says why it might not."
+
+
 def checks(facts: Facts) -> tuple[Check, ...]:
     """`nginx -t`, which acts a little: it opens logs and writes a pid file, so both have a place beside the files."""
-    return (Check("nginx -t", (*_command(facts, "{files}"), "-t", "-q", "-g", "pid tmp/nginx/check.pid;")),)
+    argv = (*_command(facts, "{files}"), "-t", "-g", "pid tmp/nginx/check.pid;")
+    return (Check("nginx -t", argv, forgives=MAY_NOT_BIND),)
 
 
 def services(front: Front, facts: Facts) -> tuple[Service, ...]:
@@ -48,6 +67,9 @@ def services(front: Front, facts: Facts) -> tuple[Service, ...]:
         listeners_variable="NGINX",
         reads=digest(files(front, facts)),
         reload_signal="HUP",
+        program=facts.nginx.identity if facts.nginx else "",
+        logs=(f"{front.state_dir}/log/access.log",),
+        reopen_signal="USR1",
         stop_signal="QUIT",
         orphan_signal="TERM",
         stop_within=front.stop_within,

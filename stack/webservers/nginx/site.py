@@ -3,57 +3,86 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from stack.desired import digest
 from stack.facts import Facts
+from stack.limits import HEAD_FIRST, HEAD_LINES
 from stack.render import render
 from stack.webservers.front import IDLE_WITHIN, Front, Site, Upstream
 
-__all__ = ["LAYOUTS", "PROTOCOLS", "site_file", "witness"]
+__all__ = ["LAYOUTS", "PROTOCOLS", "enforces", "site_file", "steps", "witness"]
 
 PROTOCOLS: tuple[str, ...] = ("uwsgi", "http")
 
 LAYOUTS = {
-    "sites-available": (
-        "{0} > /etc/nginx/sites-available/{1}",
-        "ln -s ../sites-available/{1} /etc/nginx/sites-enabled/{1}",
-        "nginx -t && nginx -s reload",
-    ),
-    "conf.d": ("{0} > /etc/nginx/conf.d/{1}.conf", "nginx -t && nginx -s reload"),
+    "sites-available": ("sites-available/{0}", "ln -sf ../sites-available/{0} /etc/nginx/sites-enabled/{0}"),
+    "conf.d": ("conf.d/{0}.conf",),
 }
-"""How a site gets into an nginx that is there: Debian's way, and that of nginx.org, Red Hat and Alpine."""
+"""Where an nginx that is there has its sites, and what enables one: Debian's way; that of nginx.org and Red Hat."""
 
 LONGEST_VARIABLE = 46
 """Letters in the name of a variable, with a variables_hash_bucket_size of 64, as it is unless somebody sets it."""
 
 
+def enforces(protocol: str) -> Mapping[str, str]:
+    """The directives of a site that limit something."""
+    module = {"http": "proxy"}.get(protocol, protocol)
+    return {
+        "read_timeout": f"{module}_read_timeout",
+        "head": "large_client_header_buffers",
+        "max_body": "client_max_body_size",
+    }
+
+
 def site_file(front: Front, facts: Facts) -> str:
     """No default_server, every http-level name prefixed, valid in any http block."""
-    return _rendered(front, facts, witness(front, facts))
+    here = facts.nginx_layout
+    ways = {}
+    for each in sorted(LAYOUTS, key=lambda each: each != here):
+        whose = "the nginx of this machine, which has" if each == here else "an nginx with"
+        ways[f"Into {whose} {each}"] = steps(front, facts, each)
+    return _rendered(front, witness(front), ways)
 
 
-def witness(front: Front, facts: Facts) -> str:
-    """A URL path that is answered with 204 only by an nginx that has loaded exactly this file.
+def steps(front: Front, facts: Facts, layout: str) -> tuple[str, ...]:
+    """The commands that bring the site to an nginx with this layout, the first time or again.
 
-    It is made of the file's own digest: nobody can guess it, and who does learns nothing.
+    Whoever runs the stack must print it, as the sockets are where that user may have them: root only puts it there.
     """
-    return "/.stackctl/" + digest(_rendered(front, facts, ""))
+    file, *enable = (each.format(front.name) for each in LAYOUTS[layout])
+    put = "> /etc/nginx/{}" if facts.is_root else "| sudo tee /etc/nginx/{} >/dev/null"
+    sudo = "" if facts.is_root else "sudo "
+    return (
+        "stackctl nginx-conf " + put.format(file),
+        *(sudo + each for each in enable),
+        f"{sudo}nginx -t && {sudo}nginx -s reload",
+    )
 
 
-def _rendered(front: Front, facts: Facts, witness: str) -> str:
+def witness(front: Front) -> str:
+    """A URL path that is answered with 204 only by an nginx that has loaded exactly this site.
+
+    It is made of the digest of all but the comment on top: nobody can guess it, and who does learns nothing.
+    """
+    return "/.stackctl/" + digest(_rendered(front, "", {}))
+
+
+def _rendered(front: Front, witness: str, ways: Mapping[str, Iterable[str]]) -> str:
     prefix = "stackctl_" + front.name.replace("-", "_")
     apps = {each.name: _upstream(each, prefix) for each in front.apps}
     has_dollar = any("$" in static.folder for site in front.sites for static in site.statics)
-    layout = facts.nginx_layout or "sites-available"
     return render(
         "nginx/site.conf.j2",
         name=front.name,
-        layout=layout,
-        steps=[step.format("stackctl nginx-conf", front.name) for step in LAYOUTS[layout]],
+        ways=ways,
         dollar=_variable(f"{prefix}_dollar") if has_dollar else "",
         apps=list(apps.values()),
         idle_within=IDLE_WITHIN,
+        head_first=_size(HEAD_FIRST),
+        head_lines=HEAD_LINES,
+        max_header=_size(front.max_header),
         witness=witness,
         # nginx gives a Host that it does not know to the first server of an address: that is the one without a name.
         sites=[_site(each, apps[each.app.name]) for each in sorted(front.sites, key=_has_names)],

@@ -1,0 +1,58 @@
+"""gunicorn, from the project's venv, over HTTP: its own uwsgi protocol drops variables.
+
+Its socket would be open to everybody (0777 under its default umask), and it keeps no connection alive: closing an idle
+one while it stops would turn a POST into a 502.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from stack.appservers.launch import Launch
+from stack.desired import File
+from stack.render import render
+
+PROGRAM = "gunicorn"
+INSTALL = "gunicorn"
+PROTOCOLS: tuple[str, ...] = ("http",)
+FACES_CLIENTS = False
+STOP_SIGNAL = "TERM"
+STOP_WORD = ""
+ORPHAN_SIGNAL = "QUIT"
+ENFORCES: Mapping[str, str] = {
+    "timeout": "timeout",
+    "kill": "(its arbiter)",
+    "drain": "graceful_timeout",
+    "buffer": "(no limit)",
+    "backlog": "backlog",
+    "field": "limit_request_field_size",
+}
+
+
+def files(launch: Launch) -> tuple[File, ...]:
+    """Its configuration."""
+    limits, threads = launch.limits, launch.app.server.threads
+    text = render(
+        "gunicorn/gunicorn.conf.py.j2",
+        name=launch.name,
+        workers=launch.workers,
+        threads=threads,
+        timeout=math.ceil(limits.timeout),
+        drain=max(1, math.floor(limits.drain)),
+        backlog=limits.backlog,
+        field=limits.field,
+        umask=f"0o{0o777 & ~launch.socket_mode:03o}",
+    )
+    return (File(f"apps/{launch.name}/gunicorn.conf.py", text),)
+
+
+def argv(launch: Launch) -> tuple[str, ...]:
+    """What differs from generation to generation, and paths."""
+    return (
+        launch.program.path if launch.program else PROGRAM,
+        *("--config", f"{launch.entry_directory}/gunicorn.conf.py"),
+        *("--pythonpath", launch.entry_directory),
+        *("--bind", "unix:{socket}"),
+        launch.module,
+    )

@@ -1,0 +1,65 @@
+"""uWSGI, from the project's venv (`uwsgi` or `pyuwsgi`) or the distribution's with its Python plugin.
+
+Its own reload is never used: it executes itself again, which in a venv of pyuwsgi fails, and its chain reload can hang.
+A reload is another uWSGI on another socket; the old one is asked by `q` on its master fifo, which loses nothing, where
+SIGTERM cuts off what is in hand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from stack.appservers.launch import Launch
+from stack.desired import File
+from stack.render import render
+
+PROGRAM = "uwsgi"
+INSTALL = "pyuwsgi"
+PROTOCOLS: tuple[str, ...] = ("uwsgi", "http")
+FACES_CLIENTS = False
+STOP_SIGNAL = "TERM"
+STOP_WORD = "q"
+ORPHAN_SIGNAL = "INT"
+ENFORCES: Mapping[str, str] = {
+    "timeout": "harakiri",
+    "kill": "(its master)",
+    "drain": "worker-reload-mercy",
+    "buffer": "buffer-size",
+    "backlog": "listen",
+}
+BUFFER_MOST = 65535
+"""uWSGI takes no larger `buffer-size`; it holds all the variables of a request."""
+
+
+def files(launch: Launch) -> tuple[File, ...]:
+    """The ini file, and over HTTP the module that puts the web server's facts in their places."""
+    limits = launch.limits
+    text = render(
+        "uwsgi/uwsgi.ini.j2",
+        name=launch.name,
+        workers=launch.workers,
+        threads=launch.app.server.threads,
+        harakiri=math.ceil(limits.timeout),
+        mercy=max(1, math.floor(limits.drain)),
+        buffer_size=min(limits.buffer, BUFFER_MOST),
+        backlog=limits.backlog,
+        socket_mode=f"{launch.socket_mode:o}",
+        module=launch.module,
+        plugin="python3" if launch.program and "debian" in launch.program.version else "",
+    )
+    return (File(f"apps/{launch.name}/uwsgi.ini", text),)
+
+
+def argv(launch: Launch) -> tuple[str, ...]:
+    """What differs from generation to generation, and paths: in an ini file uWSGI would look for variables in them."""
+    socket = "--http-socket" if launch.protocol == "http" else "--uwsgi-socket"
+    program, venv = launch.program, launch.program.venv if launch.program else ""
+    return (
+        program.path if program else PROGRAM,
+        *("--ini", f"{launch.entry_directory}/uwsgi.ini"),
+        *("--pythonpath", launch.entry_directory),
+        *(("--virtualenv", venv) if venv else ()),
+        *(socket, "{socket}"),
+        *("--master-fifo", "{fifo}"),
+    )
