@@ -8,22 +8,23 @@ import os
 import pwd
 import re
 import socket
-import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from pathlib import Path
 
 import psutil
 
+from stack.desired import Plan
 from stack.errors import ConfigError, StackError
 from stack.supervisor import sockets
 
-__all__ = ["free", "holder", "listening", "place_of", "socket_owner"]
+__all__ = ["free", "given", "holder", "listening", "place_of", "socket_owner", "taken_over"]
 
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - who listens there holds the port of every address
 UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 LISTENS = "0A"  # TCP_LISTEN in /proc/net/tcp
 # The control groups in which Docker, containerd, CRI-O and Podman put a container, with and without systemd.
 CONTAINER = re.compile(r"(docker|cri-containerd|crio|libpod)?-?([0-9a-f]{64})(?:\.scope)?")
+OF_A_USER = re.compile(r"/user@[0-9]+\.service/")  # that user's own systemd is below it, with its units
 RUNTIMES = {"cri-containerd": "containerd", "crio": "CRI-O", "libpod": "podman"}
 
 
@@ -47,12 +48,45 @@ def listening(address: str, backlog: int) -> socket.socket:
                 f"cannot listen on {address}: ports below {_first_of_all()} are root's",
                 f"Use another one (--listen {free(address)}), start as root, or once, as root, give the right to all:\n"
                 f"sysctl -w net.ipv4.ip_unprivileged_port_start={port}\n"
-                "or to whatever this Python runs:\n"
-                f"setcap cap_net_bind_service=+ep {os.path.realpath(sys.executable)}",
+                "or to this stack alone, in its unit of systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE",
             ) from None
         raise ConfigError(
             f"cannot listen on {address}: {error.strerror}", "`ip address` shows the addresses of this machine."
         ) from None
+
+
+def given(environ: MutableMapping[str, str]) -> list[socket.socket]:
+    """The listening sockets that a socket unit of systemd opened for us.
+
+    Raises:
+        StackError: something else was passed to us.
+    """
+    try:
+        return sockets.inherited(environ)
+    except OSError as error:
+        raise StackError(
+            f"LISTEN_FDS announces sockets, but not all of its descriptors are some: {error.strerror}",
+            "Whoever starts stackctl passes them from descriptor 3 on; see sd_listen_fds(3).",
+        ) from error
+
+
+def taken_over(given: Iterable[socket.socket], plan: Plan) -> dict[str, socket.socket]:
+    """Those sockets by the addresses of the plan: all of them must be of use.
+
+    Raises:
+        ConfigError: one listens where the plan does not.
+    """
+    by_address = {sockets.address(each): each for each in given}
+    wanted = [each.address for each in plan.listeners]
+    for address in by_address:
+        if address not in wanted:
+            there = " and ".join(wanted) or "no address of its own: the web server that faces the clients is not ours"
+            raise ConfigError(
+                f"the socket unit passes {address}, but the stack listens on {there}",
+                "Make them say the same: ListenStream= in the .socket unit, [site] listen in stack.toml.\n"
+                "`stackctl systemd-unit --socket` prints a unit that does. ListenStream=PORT alone means [::]:PORT.",
+            )
+    return by_address
 
 
 def holder(address: str) -> tuple[str, str]:
@@ -75,9 +109,9 @@ def holder(address: str) -> tuple[str, str]:
             user = process.username()
     except psutil.Error:
         return "a process has it that has ended by now", "Try again."
-    facts = [where, f"user {user}" if process.uids().real != os.getuid() else ""]
-    more = "".join(f", {each}" for each in facts if each)
-    return f"pid {process.pid} has it ({command}){more}", _look(process.name(), where, port)
+    owner = user if process.uids().real != os.getuid() else ""
+    more = "".join(f", {each}" for each in (where, f"user {owner}" if owner else "") if each)
+    return f"pid {process.pid} has it ({command}){more}", _look(process.name(), where, port, owner)
 
 
 def place_of(cgroup: str) -> str:
@@ -88,7 +122,7 @@ def place_of(cgroup: str) -> str:
                 runtime = container[1] or ("docker" if "docker" in line else "")
                 return f"{RUNTIMES.get(runtime, runtime) or 'a'} container {container[2][:12]}"
             if part.endswith(".service"):
-                return f"systemd unit {part}"
+                return f"systemd {'user ' if OF_A_USER.search(line) else ''}unit {part}"
             if part.endswith(".scope"):
                 break  # a session, or an app in one: the service further up is only who opened it
     return ""
@@ -138,11 +172,19 @@ def _eldest(pids: set[int]) -> int:
     return min(pids)
 
 
-def _look(name: str, where: str, port: int) -> str:
+def _look(name: str, where: str, port: int, owner: str) -> str:
+    """How to see more; `owner` is the user whose process it is, "" if it is ours."""
     if name == "docker-proxy":
         return f"It forwards to a container: `docker ps --filter publish={port}` shows which."
-    kind, _, unit = where.rpartition(" ")
-    return f"`systemctl status {unit}` shows what it is." if kind == "systemd unit" else ""
+    match where.split():
+        case ["systemd", "unit", unit]:
+            return f"`systemctl status {unit}` shows what it is."
+        case ["systemd", "user", "unit", unit]:
+            whose = f"--user --machine={owner}@" if owner else "--user"
+            return f"`systemctl {whose} status {unit}` shows what it is."
+        case ["docker" | "podman" as program, "container", container]:
+            return f"`{program} ps --filter id={container}` shows what it is."
+    return "`systemctl list-sockets` shows for which unit." if name == "systemd" else ""
 
 
 def _first_of_all() -> str:

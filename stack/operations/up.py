@@ -21,7 +21,7 @@ from stack.errors import StackError, UnhealthyError
 from stack.facts import runtime_dir
 from stack.operations import ports
 from stack.operations.prepare import Prepared, load, prepare_loaded
-from stack.supervisor import place
+from stack.supervisor import notify, place
 
 __all__ = ["Say", "up_detached", "up_in_the_foreground"]
 
@@ -34,27 +34,36 @@ def up_in_the_foreground(project: Path, flags: Sequence[Override], say: Say) -> 
     Raises:
         StackError: the stack cannot be started; nothing is left of it.
     """
-    with _prepared(project, flags) as (prepared, lock, listeners):
-        say(prepared)
-        # From here until the supervisor has its handlers, a signal waits.
-        signal.pthread_sigmask(signal.SIG_BLOCK, interrupts.ENDING)
-        interrupts.check()
-        for descriptor in (lock, *listeners.values()):
-            os.set_inheritable(descriptor, True)
-        argv = _command(prepared.plan, lock, listeners)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os.execv(argv[0], argv)
+    words = notify.taken(os.environ)
+    try:
+        with _prepared(project, flags) as (prepared, lock, listeners):
+            say(prepared)
+            # From here until the supervisor has its handlers, a signal waits.
+            signal.pthread_sigmask(signal.SIG_BLOCK, interrupts.ENDING)
+            interrupts.check()
+            for descriptor in (lock, *listeners.values()):
+                os.set_inheritable(descriptor, True)
+            argv = _command(prepared.plan, lock, listeners)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.execve(argv[0], argv, {**os.environ, **words})
+    except StackError as error:
+        cause = error.__context__
+        notify.Manager(words).status(error.message, (cause.errno or 0) if isinstance(cause, OSError) else 0)
+        raise
 
 
 def up_detached(project: Path, flags: Sequence[Override], say: Say, *, private: bool = False) -> Plan:
     """Starts the supervisor in the background; returns once the site answers. From then on no signal undoes it.
+
+    A service manager above us is told nothing: what it started is this command, not the stack.
 
     A private stack is ours alone: commands in the project do not find it, and it ends when this process ends.
 
     Raises:
         StackError: the stack cannot be started, or does not answer; nothing is left of it.
     """
+    notify.taken(os.environ)
     with _prepared(project, flags, private=private) as (prepared, lock, listeners):
         say(prepared)
         reading, writing = os.pipe()
@@ -95,6 +104,7 @@ def _prepared(
     project: Path, flags: Sequence[Override], *, private: bool = False
 ) -> Iterator[tuple[Prepared, int, dict[str, int]]]:
     """Everything up to the first process: the lock, the plan, the public sockets, the files. Undone on an error."""
+    given = ports.given(os.environ)
     loaded = load(project, flags)
     where = runtime_dir(loaded.config, os.environ)
     alias = where if private else runtime_dir(load(project).config, os.environ)
@@ -111,9 +121,12 @@ def _prepared(
             place.point(alias, where)
             plan = dataclasses.replace(plan, alias=alias)
             prepared = dataclasses.replace(prepared, plan=plan)
+        taken_over = {} if private else ports.taken_over(given, plan)
         with contextlib.ExitStack() as opened:
             listeners = {
-                each.address: opened.enter_context(ports.listening(each.address, each.backlog)).fileno()
+                each.address: opened.enter_context(
+                    taken_over.get(each.address) or ports.listening(each.address, each.backlog)
+                ).fileno()
                 for each in plan.listeners
             }
             with interrupts.held():
