@@ -1,8 +1,8 @@
 """The shape of a plan: what is desired, as data.
 
 Written by `stack.plan`, read by everything else. It crosses to the supervisor as JSON, so this module is plain
-dataclasses of strings, numbers, tuples and dicts, standard library only. Two placeholders stand in the strings of a
-service until it is spawned: `{socket}`, the generation's own socket, and `{generation}`, its number.
+dataclasses of strings, numbers, tuples and dicts, standard library only. Placeholders stand in the strings of a
+service until it is spawned: `{socket}` and `{fifo}`, the generation's own, and `{generation}`, its number.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["Check", "File", "Listener", "Plan", "Probe", "Service", "digest", "from_json", "to_json"]
+__all__ = ["Check", "File", "Listener", "Logs", "Plan", "Probe", "Service", "digest", "from_json", "to_json"]
 
-VERSION = 1  # of this shape; a supervisor refuses a plan of another version
+VERSION = 2  # of this shape; a supervisor refuses a plan of another version
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,15 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A command that must accept the files before they are used. `{files}` is the directory that holds them."""
+    """A command that must accept the files before they are used. `{files}` is the directory that holds them.
+
+    `forgives` is a pattern of what it may say when it fails for another reason than the files; "" if there is none.
+    """
 
     name: str
     argv: tuple[str, ...]
     hint: str = ""
+    forgives: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,15 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class Logs:
+    """How logs are kept: as `text` or `json`; a file grows to `size` bytes (0: for ever), `keep` older ones stay."""
+
+    format: str = "text"
+    size: int = 10 * 1024**2
+    keep: int = 5
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """One command to keep running, and how it is treated. Times in seconds, signals by name without `SIG`.
 
@@ -77,7 +90,10 @@ class Service:
     answered `probe` there, and gets the link. A service with a `pid_file` is ready once it wrote its pid there.
     `listeners` are the addresses whose sockets it inherits, announced in the variable `listeners_variable`.
     `idle_within` is for how long the web server may still use the connections that it keeps to a retired generation.
-    `reads` is the digest of the files that it reads again on `reload_signal`.
+    `reads` is the digest of the files that it reads again on `reload_signal`; `program` tells its binary from another.
+    `logs` are the files that it writes itself, and opens again by their names on `reopen_signal`. `keep_previous`: the
+    generation before stays parked, for a rollback. `stop_word`, written to the generation's own fifo (`{fifo}`), asks
+    it to stop; without one, or while nobody reads there, `stop_signal` does.
     """
 
     name: str
@@ -95,6 +111,11 @@ class Service:
     listeners_variable: str = ""
     reads: str = ""
     reload_signal: str = ""
+    logs: tuple[str, ...] = ()
+    reopen_signal: str = ""
+    program: str = ""
+    keep_previous: bool = False
+    stop_word: str = ""
     stop_signal: str = "TERM"
     orphan_signal: str = "TERM"
     start_within: float = 30.0
@@ -126,6 +147,7 @@ class Plan:
     user: str = ""
     group: str = ""
     alias: str = ""
+    logs: Logs = Logs()
     version: int = VERSION
 
     @property

@@ -20,6 +20,8 @@ Invariants, asserted by the tests at every step of a simulation:
    counted from the turn of its tier.
 7. Nothing is signalled that has ended.
 8. `wake_at` is the moment at which something becomes due: never later, and never earlier.
+9. A generation that is parked, or that a web server may still use by its old link, is neither fenced nor asked to stop,
+   but at a full stop. At most one is parked: the last one that served before the current.
 
 Standard library only, Python >= 3.10: the bundled server uses it inside the project's interpreter.
 """
@@ -183,6 +185,10 @@ class Rollout:
     restarts: int = 0
     retry_at: float = 0.0
     refusal: Refusal | None = None
+    keeps: bool = False  # the generation that served before the current one is parked, for the day it is wanted back
+    previous: int | None = None  # its number, while it lives
+    recalled: int | None = None  # the number of a parked generation that shall have the link again
+    lingers: bool = False  # a web server may still use the link of what served before: nothing of it is retired
     held: bool = False  # others decide that nothing is spawned now
     stopping: bool = False
 
@@ -198,11 +204,26 @@ class Rollout:
             return True
         if generation.linked:
             return not generation.fenced
-        return generation.serial == self.serial
+        current = None if self.current is None else self.generation(self.current)
+        served = self.recalled is not None or (current is not None and current.serial == self.serial)
+        return generation.serial == self.serial and not served
 
     def wishes(self, serial: int) -> Rollout:
         """A new thing to run. What serves now serves until this is ready."""
-        return replace(self, serial=serial, refusal=None, failures=0, retry_at=0.0)
+        return replace(self, serial=serial, refusal=None, failures=0, retry_at=0.0, recalled=None)
+
+    @property
+    def parked(self) -> Generation | None:
+        """The generation that can have the link back at once: the last one that served before the current."""
+        kept = self.keeps or self.lingers
+        found = self.generation(self.previous) if kept and self.previous is not None else None
+        return found if found is not None and found.child.state is State.READY and not found.fencing else None
+
+    def rolls_back(self) -> Rollout:
+        """What is parked shall serve again, and what serves is parked for it. Without one, nothing changes."""
+        if (parked := self.parked) is None:
+            return self
+        return replace(self.wishes(parked.serial), recalled=parked.number)
 
     def actions(self, name: str, now: float) -> tuple[Action, ...]:
         """All that is due at this moment."""
@@ -230,16 +251,25 @@ class Rollout:
 
     def _due(self, generation: Generation, now: float) -> Act | None:
         if not self.stopping and generation.child.state is State.READY:
-            if not generation.linked and self.wants(generation):
+            if self.wants(generation) and (not generation.linked or generation.number == self.recalled):
                 return Act.LINK
-            if generation.linked and generation.number != self.current and not generation.fencing:
+            if generation.linked and not generation.fencing and not self._stays(generation):
                 return Act.FENCE
         return generation.child.due(self.policy, now, wanted=self.wants(generation))
+
+    def _stays(self, generation: Generation) -> bool:
+        """Whether a generation that had the link is not to be retired now."""
+        return self.lingers or generation.number == self.current or generation is self.parked
 
     @property
     def _spawns(self) -> bool:
         """Whether a generation is missing. A successor that was given up but still lives holds the next one back."""
-        if self.stopping or self.held or (self.refusal is not None and self.proven is None):
+        if (
+            self.stopping
+            or self.held
+            or self.recalled is not None
+            or (self.refusal is not None and self.proven is None)
+        ):
             return False
         return not any(
             each.serial == self.serial if each.number == self.current else not each.linked for each in self.generations
@@ -266,7 +296,14 @@ class Rollout:
         if found is None:
             return self
         linked = self._with(replace(found, linked=True))
-        return replace(linked, current=number, proven=found.serial)
+        previous = self.previous if self.current is None else self.current
+        return replace(
+            linked,
+            current=number,
+            proven=found.serial,
+            previous=None if previous == number else previous,
+            recalled=None,
+        )
 
     def began_fence(self, number: int) -> Rollout:
         """A fence is on its way to the generation that the link has left."""
@@ -297,7 +334,10 @@ class Rollout:
             return self
         judged = self._judged(found, reason, now)
         rest = tuple(each for each in self.generations if each.number != number)
-        return replace(judged, generations=rest, current=None if number == self.current else self.current)
+        current, previous, recalled = (
+            None if each == number else each for each in (self.current, self.previous, self.recalled)
+        )
+        return replace(judged, generations=rest, current=current, previous=previous, recalled=recalled)
 
     def _judged(self, generation: Generation, reason: str, now: float) -> Rollout:
         """What its end means for what is wanted next."""

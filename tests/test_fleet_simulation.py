@@ -8,6 +8,7 @@ the moment that `wake_at` names, or the world's own next event. First there is a
 - a process takes its time to stop, or is deaf to the polite request, and a killed one lingers;
 - a fence takes a while;
 - something new is wished, also during a rollout, also what was refused, superseded or served before;
+- what is parked is called back, and what has lost its link is still used for a while;
 - news of a generation that is long gone comes in.
 
 Then either the weather calms down, the stack must come to rest with the newest wish served or refused, and is stopped;
@@ -22,17 +23,17 @@ from __future__ import annotations
 import heapq
 import os
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
-from random import Random, SystemRandom
+from random import Random
 from typing import NamedTuple
 
 import pytest
 
 from stack.fleet import Act, Action, Fleet, Policy, Rollout
 
-STEPS = int(os.environ.get("FLEET_STEPS", "200000"))  # news told and actions obeyed, over all seeds
-FRESH = int(os.environ.get("FLEET_SEED") or SystemRandom().getrandbits(32))
+STEPS = int(os.environ.get("FLEET_STEPS", "1000000"))  # news told and actions obeyed, over all seeds
+FRESH = int(os.environ["FLEET_SEED"])  # from the command line, or made and printed by conftest.py
 SEEDS = (1, 2, 3, 4, 5, None)  # None stands for the fresh one: a test's name must not change from run to run
 
 TICK = 0.25
@@ -107,7 +108,11 @@ class Service:
     tier: int
     processes: dict[int, Process] = field(default_factory=dict)  # those that live
     tempers: dict[int, Temper] = field(default_factory=dict)
+    keeps: bool = False  # what served last is parked
     link: int | None = None  # the number it points to, dead or alive
+    before: int | None = None  # the number it pointed to before, dead or alive
+    recalled: int | None = None  # the number it shall point to again
+    lingers: bool = False  # what has lost the link may not be retired
     wish: int = 1  # the newest
     refused: int | None = None  # the newest wish, if it did not come up
     proven: int | None = None
@@ -115,6 +120,12 @@ class Service:
     failures: int = 0
     failed_at: float = -FOREVER
     turn_at: float | None = None  # since when it is to stop
+
+    @property
+    def parked(self) -> Process | None:
+        """What is kept for a rollback, if it lives and is well."""
+        found = self.processes.get(self.before or 0) if self.keeps or self.lingers else None
+        return None if found is None or found.asked_at is not None or found.fencing else found
 
     @property
     def wanted(self) -> int | None:
@@ -128,8 +139,12 @@ class World:
     def __init__(self, random: Random) -> None:
         self.random = random
         self.policy = random.choice(POLICIES)
-        self.services = {name: Service(name, tier) for name, tier in random.choice(STACKS).items()}
-        self.fleet = Fleet({name: Rollout(self.policy, tier=each.tier) for name, each in self.services.items()})
+        self.services = {
+            name: Service(name, tier, keeps=random.random() < 0.5) for name, tier in random.choice(STACKS).items()
+        }
+        self.fleet = Fleet(
+            {name: Rollout(self.policy, tier=each.tier, keeps=each.keeps) for name, each in self.services.items()}
+        )
         self.now = 0.0
         self.calm = False
         self.stopping = False
@@ -217,6 +232,7 @@ class World:
     def spawn(self, service: Service, rollout: Rollout, action: Action) -> Rollout:
         assert not self.stopping, "6: spawned during a full stop"
         assert all(process.linked for process in service.processes.values()), "4: a second successor"
+        assert service.recalled is None, "4: a successor beside what is called back"
         current = service.processes.get(service.link or 0)
         assert current is None or current.serial != service.wanted, "4: spawned what serves already"
         assert action.serial == service.wanted, "3: spawned what is not wanted"
@@ -234,16 +250,24 @@ class World:
         assert process.asked_at is None, "1: the link moved to what is stopping"
         assert process.killed_at is None, "1: the link moved to what was killed"
         assert not process.failed, "1: the link moved to what failed its probe"
-        assert not process.linked, "the link never comes back to a generation"
+        assert not process.linked or process.number == service.recalled, "the link comes back to what was not called"
+        assert not process.fencing, "2: the link moved to what is being retired"
         assert process.serial == service.wanted, "3: the link moved to what is not wanted"
         assert service.turn_at is None, "6: the link moved although its tier is to stop"
-        service.link, service.proven, process.linked = process.number, process.serial, True
+        served = service.processes.get(service.link or 0)
+        if served is not None:
+            service.before = served.number
+        elif service.before == process.number:
+            service.before = None
+        service.link, service.proven, process.linked, service.recalled = process.number, process.serial, True, None
         return rollout.became_current(process.number)
 
     def fence(self, service: Service, rollout: Rollout, process: Process) -> Rollout:
         assert process.linked, "2: fenced what never served"
         assert service.link != process.number, "2: fenced what serves"
         assert not process.fencing, "2: fenced twice"
+        assert not service.lingers, "9: fenced what is still used"
+        assert process is not service.parked, "9: fenced what is parked"
         process.fencing = True
         self.expect(News.FENCED, service.name, process.number, within=FENCE_TAKES)
         return rollout.began_fence(process.number)
@@ -254,11 +278,12 @@ class World:
         if service.turn_at is not None:
             self.seen["asked in a full stop"] += 1
         elif process.linked:
+            assert process is not service.parked, "9: asked what is parked to stop"
             assert service.link != process.number, "2: asked what serves to stop"
             assert process.fenced, "2: asked to stop before the fence was answered"
             self.seen["asked once fenced"] += 1
         else:
-            assert process.failed or process.serial != service.wanted, "3: asked to stop what is wanted"
+            assert process.failed or self.is_superseded(service, process), "3: asked to stop what is wanted"
             self.seen["asked as failed" if process.failed else "asked as superseded"] += 1
         process.asked_at = self.now
         if not process.deaf:
@@ -315,6 +340,9 @@ class World:
             longest = self.policy.start_within + self.policy.stop_within + KILL_TAKES + self.policy.pause_most
             self.rest_by = self.now + 2 * len(self.services) * longest
             self.note(event.news.value)
+            for each in self.services.values():
+                if each.lingers:
+                    self.linger(each)
         elif event.news is News.STOP:
             self.calm = self.stopping = True
             self.note(event.news.value)
@@ -340,6 +368,8 @@ class World:
                 self.refuse(service, process)
             return rollout.failed(number, news.value, self.now)
         del service.processes[number]
+        if number == service.recalled:
+            service.recalled = None
         self.bury(service, process)
         return rollout.ended(number, news.value, self.now)
 
@@ -354,8 +384,10 @@ class World:
             stable = self.now - process.answered_at >= self.policy.stable_after
             service.failures, service.failed_at = 1 if stable else service.failures + 1, self.now
             self.seen["died serving, after long" if stable else "died serving, soon"] += 1
-        else:
+        elif process.fencing:
             self.seen["died behind its fence"] += 1
+        else:
+            self.seen["died parked or still used"] += 1
 
     def refuse(self, service: Service, process: Process) -> None:
         """A successor did not come up."""
@@ -379,15 +411,23 @@ class World:
         return event.news is News.ENDED and by_chance and self.calm
 
     def is_superseded(self, service: Service, process: Process) -> bool:
-        return not process.linked and process.serial != service.wanted
+        """Whether it never served, and something else is to: of another serial, or of the same but there already."""
+        serving = service.processes.get(service.recalled or service.link or 0)
+        there = service.recalled is not None or (serving is not None and serving.serial == service.wanted)
+        return not process.linked and (process.serial != service.wanted or there)
 
     # What people do.
 
     def disturb(self) -> None:
         """Something new is wished, or late news arrives; and it will not be the last time in this storm."""
         service = self.random.choice(list(self.services.values()))
-        if self.random.random() < 0.2:
+        dice = self.random.random()
+        if dice < 0.2:
             self.tell_stale_news(service)
+        elif dice < 0.3:
+            self.linger(service)
+        elif dice < 0.5:
+            self.roll_back(service)
         else:
             self.wish(service)
         self.expect(News.DISTURBANCE, within=self.random.choice((2, 20, 60)))
@@ -402,8 +442,27 @@ class World:
             self.seen["wished during a rollout"] += 1
         self.note(f"wishes {serial} ({service.tempers[serial].name})", service.name)
         service.wish, service.refused = serial, None
-        service.failures, service.failed_at = 0, -FOREVER
+        service.failures, service.failed_at, service.recalled = 0, -FOREVER, None
         self.put(service, self.fleet.rollouts[service.name].wishes(serial))
+
+    def roll_back(self, service: Service) -> None:
+        """What is parked is wanted again; it is there, so there is nothing to wait for."""
+        rollout, parked = self.fleet.rollouts[service.name], service.parked
+        self.note("rolls back", service.name, parked.number if parked else 0)
+        if parked is None:
+            self.seen["nothing to roll back to"] += 1
+            assert rollout.rolls_back() is rollout
+            return
+        self.seen["rolled back"] += 1
+        service.wish, service.refused, service.recalled = parked.serial, None, parked.number
+        service.failures, service.failed_at = 0, -FOREVER
+        self.put(service, rollout.rolls_back())
+
+    def linger(self, service: Service) -> None:
+        """A web server goes on using the old link, or has left it at last."""
+        service.lingers = not service.lingers
+        self.note("lingers" if service.lingers else "lingers no more", service.name)
+        self.put(service, replace(self.fleet.rollouts[service.name], lingers=service.lingers))
 
     def tell_stale_news(self, service: Service) -> None:
         rollout, number = self.fleet.rollouts[service.name], self.random.randint(0, service.count + 2)
@@ -426,6 +485,10 @@ class World:
         assert sum(not process.linked for process in living.values()) <= 1, "4: two successors"
         assert rollout.current == (service.link if service.link in living else None), "it misjudges what serves"
         assert rollout.proven == service.proven
+        assert (rollout.parked.number if rollout.parked else None) == (
+            service.parked.number if service.parked else None
+        ), "9: it misjudges what is parked"
+        assert rollout.recalled == service.recalled
         assert (rollout.refusal.serial if rollout.refusal else None) == service.refused, "3: a refusal forgotten"
         assert rollout.serial == (service.wish if service.wanted is None else service.wanted), "3: a wish forgotten"
         assert rollout.failures == service.failures, "5: failures miscounted"
@@ -468,7 +531,8 @@ class World:
                 assert service.tier > lowest, f"{service.name} was never started"
                 assert service.count == 0
             elif service.tier <= lowest or service.processes:
-                assert list(service.processes) == [service.link], f"{service.name} does not come to rest"
+                resting = {service.link, service.parked.number if service.parked else service.link}
+                assert set(service.processes) == resting, f"{service.name} does not come to rest"
                 assert service.processes[service.link or 0].serial == service.wanted
                 self.seen["rests with its wish refused" if service.refused else "rests with its wish served"] += 1
 
@@ -502,6 +566,7 @@ EVERYTHING = {
     "comes up at start",
     "did not come up again",
     "died behind its fence",
+    "died parked or still used",
     "died serving, after long",
     "died serving, soon",
     "dies at start",
@@ -513,10 +578,12 @@ EVERYTHING = {
     "killed again",
     "killed as it did not stop",
     "killed as it was not ready in time",
+    "nothing to roll back to",
     "refused",
     "refused at first start",
     "rests with its wish refused",
     "rests with its wish served",
+    "rolled back",
     "stale news",
     "wished during a rollout",
 }

@@ -11,13 +11,14 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import socket
 import sys
 import time
 from pathlib import Path
 
 from stack import errors
-from stack.supervisor import place, runner
+from stack.supervisor import notify, place, runner
 from stack.supervisor.log import Log
 from stack.supervisor.supervisor import Outcome, Supervisor
 
@@ -29,9 +30,11 @@ def main() -> int:
         runner.end_with(arguments.parent)
     plan = place.recall(arguments.runtime_dir)
     listeners = dict(_listener(each) for each in arguments.listener)
+    manager = notify.Manager(notify.taken(os.environ))
     _keep_to_ourselves()
     runner.adopt_orphans()
-    log = Log(plan.log, echo=arguments.report is None)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # nothing is open yet that could be opened again
+    log = Log(plan.log, echo=arguments.report is None, kept=plan.logs)
 
     def announce(outcome: Outcome) -> None:
         if arguments.report is not None:
@@ -49,10 +52,12 @@ def main() -> int:
         place.sign(arguments.lock, os.getpid(), time.time())
         place.prepare(plan)
     except OSError as error:  # a disk that is full by now
-        announce(Outcome(f"the runtime directory {plan.runtime_dir} cannot be used: {error}", exit_code=1))
+        message = f"the runtime directory {plan.runtime_dir} cannot be used: {error}"
+        announce(Outcome(message, exit_code=1))
+        manager.status(message, error.errno or 0)
         place.leave(plan.alias or plan.runtime_dir)
         return 1
-    return asyncio.run(Supervisor(plan, listeners, log, announce).run())
+    return asyncio.run(Supervisor(plan, listeners, log, announce, manager).run())
 
 
 def _arguments() -> argparse.Namespace:

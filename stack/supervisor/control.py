@@ -5,12 +5,12 @@ One JSON object a line. A request is `{"do": ...}`; the answer is one object wit
 `status`  -> `ok`, `status` (see `supervisor.Supervisor.status`), `plan` (as written by `desired.to_json`)
 `apply`   takes `plan` and `fresh` (load the code again though nothing changed) -> `ok`, `changes`, or `message`,
           `detail`, `hint`
+`rollback` -> the same as `apply`: what is parked serves again
 `stop`    -> `ok`, at once; the stack is gone when the socket is
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -18,7 +18,10 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Nobody", "call", "path", "serve"]
 
@@ -38,11 +41,21 @@ def path(runtime_dir: str) -> Path:
 
 async def serve(runtime_dir: str, answer: Answerer) -> asyncio.Server:
     """Listens; only the owner may connect."""
+    import asyncio  # noqa: PLC0415 - who serves has it already; who only asks starts faster without it
+
+    async def session(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, ValueError, asyncio.CancelledError):
+            request = json.loads(await reader.readline())
+            reply = await answer(request)
+            writer.write(json.dumps(reply).encode() + b"\n")
+            await writer.drain()
+        writer.close()
+
     where = path(runtime_dir)
     where.unlink(missing_ok=True)
     before = os.umask(0o177)
     try:
-        return await asyncio.start_unix_server(_session(answer), where, limit=LARGEST)
+        return await asyncio.start_unix_server(session, where, limit=LARGEST)
     finally:
         os.umask(before)
 
@@ -74,15 +87,3 @@ def _refuse_strangers(connection: socket.socket) -> None:
     _, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     if user not in (0, os.geteuid()):
         raise PermissionError(f"another user (uid {user}) listens on the control socket")
-
-
-def _session(answer: Answerer) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
-    async def session(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, ValueError, asyncio.CancelledError):
-            request = json.loads(await reader.readline())
-            reply = await answer(request)
-            writer.write(json.dumps(reply).encode() + b"\n")
-            await writer.drain()
-        writer.close()
-
-    return session

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from stack import hop
@@ -38,7 +38,7 @@ class Generations:
         self.reasons: dict[str, str] = {}  # why a service's generation ended unasked the last time
         self._log = log
         self._services = {(each.name, 1): each for each in services}
-        self._fleet = Fleet({each.name: Rollout(_policy(each), each.tier) for each in self._services.values()})
+        self._fleet = Fleet({each.name: _rollout(each) for each in self._services.values()})
         self._processes: dict[int, Process] = {}
         self._last_words: dict[tuple[str, int], list[str]] = {}
         self._killed_for: dict[str, str] = {}
@@ -67,6 +67,13 @@ class Generations:
         """Everything, at once."""
         for process in self._processes.values():
             runner.tell_group(process.pid, "KILL")
+
+    def reopen_logs(self, service: Service) -> None:
+        """Has every process of a service open again, by their names, the files that it logs into."""
+        if service.reopen_signal:
+            for process in self._processes.values():
+                if process.service.name == service.name:
+                    self.begin(self._reopen_logs(process))
 
     def close(self, addresses: set[str]) -> None:
         """Closes public sockets."""
@@ -118,24 +125,73 @@ class Generations:
     # What is wished.
 
     async def replace(self, old: Service | None, new: Service) -> Refusal | None:
-        """Brings a service to a new generation, a new service to its first; returns why it was refused, if it was."""
+        """Brings a service to a new generation, a new service to its first; returns why it was refused, if it was.
+
+        What served before it lingers, all ready to serve again, until `retire` or `undo`.
+        """
         rollout = self.rollouts.get(new.name)
+        lingered = rollout is not None and rollout.lingers
         if old is None or rollout is None:
-            rollout = Rollout(_policy(new), new.tier)
+            rollout = _rollout(new)
         else:
             serial = max(serial for name, serial in self._services if name == new.name) + 1
-            rollout = replace(rollout.wishes(serial), policy=_policy(new))
+            rollout = replace(rollout.wishes(serial), policy=_policy(new), lingers=bool(new.link))
         serial, first = rollout.serial, rollout.count + 1
         self._services[new.name, serial] = new
-        self._fleet = self._fleet.with_rollout(new.name, rollout)
-        self.wake()
-        await self.until(lambda: self._settled(new.name, serial))
+        self._put(new.name, rollout)
+        await self.until(lambda: self._is_decided(new.name, serial))
         after = self.rollouts[new.name]
         if after.refusal is not None and after.refusal.serial == serial:
-            kept = replace(after, stopping=True) if old is None else replace(after, policy=_policy(old))
-            self._fleet = self._fleet.with_rollout(new.name, kept)
+            back = replace(after, lingers=lingered)
+            self._put(new.name, replace(back, stopping=True) if old is None else replace(back, policy=_policy(old)))
             return after.refusal
         return Refusal(serial, first, "the stack is being stopped") if self.stopping else None
+
+    async def retire(self, services: Iterable[Service], *, for_good: bool = False) -> None:
+        """Lets go what served before, now that nobody connects to it any more, and waits until it gets no requests.
+
+        What is kept for a rollback goes too if it is `for_good`: where no web server would find it again.
+        """
+        names = [each.name for each in services]
+        for each in services:
+            rollout = replace(self.rollouts[each.name], lingers=False, keeps=each.keep_previous)
+            self._put(each.name, replace(rollout, previous=None) if for_good else rollout)
+        await self.until(lambda: all(self._is_settled(name) for name in names))
+
+    async def undo(self, service: Service, before: Rollout | None) -> None:
+        """Back to what served before `replace`; `before` are the facts of then, None for a new service."""
+        rollout = self.rollouts[service.name]
+        if before is None:
+            self._put(service.name, replace(rollout, stopping=True))
+            return
+        self._put(service.name, rollout.rolls_back())
+        await self.until(lambda: self.stopping or self.rollouts[service.name].recalled is None)
+        back = self.rollouts[service.name]
+        self._put(
+            service.name,
+            replace(back, lingers=before.lingers, keeps=before.keeps, previous=before.previous, policy=before.policy),
+        )
+
+    async def roll_back(self, name: str) -> Service | None:
+        """Has what is parked serve again, and parks what serves; returns what serves then, None if nothing is."""
+        rollout = self.rollouts[name]
+        if rollout.parked is None:
+            return None
+        self._put(name, rollout.rolls_back())
+        await self.until(lambda: self.stopping or self.rollouts[name].recalled is None)
+        return self._services[name, self.rollouts[name].serial]
+
+    def workers(self) -> set[int]:
+        """The process ids of the web servers' workers, those of a generation that is ending too."""
+        masters = [each for each in self._processes.values() if not each.service.link]
+        return {pid for each in masters for pid in runner.children(each.pid)}
+
+    async def until_gone(self, pids: set[int], within: float) -> None:
+        """Waits until no web server has a worker of these any more, or for so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                while pids & self.workers():  # noqa: ASYNC110 - the kernel has no event for it
+                    await asyncio.sleep(LOOK_AGAIN)
 
     async def reread(self, service: Service) -> Refusal | None:
         """Has a running service read its changed files again: done once it has started a process that did."""
@@ -156,16 +212,26 @@ class Generations:
 
     def drop(self, name: str) -> None:
         """Ends a service that is not wished any more."""
-        self._fleet = self._fleet.with_rollout(name, replace(self.rollouts[name], stopping=True))
+        self._put(name, replace(self.rollouts[name], stopping=True))
+
+    def _put(self, name: str, rollout: Rollout) -> None:
+        self._fleet = self._fleet.with_rollout(name, rollout)
         self.wake()
 
-    def _settled(self, name: str, serial: int) -> bool:
-        """The serial is refused, or it serves and the generations before it get no more requests."""
+    def _is_decided(self, name: str, serial: int) -> bool:
+        """The serial serves, or it is refused."""
         rollout = self.rollouts[name]
-        if self.stopping or (rollout.refusal is not None and rollout.refusal.serial == serial):
+        refused = rollout.refusal is not None and rollout.refusal.serial == serial
+        return self.stopping or refused or rollout.proven == serial
+
+    def _is_settled(self, name: str) -> bool:
+        """The generations before the one that serves get no more requests."""
+        rollout = self.rollouts.get(name)
+        if self.stopping or rollout is None:
             return True
+        parked = rollout.parked
         old = [each for each in rollout.generations if each.linked and each.number != rollout.current]
-        return rollout.proven == serial and all(each.fenced and self._is_quiet(name, each) for each in old)
+        return all(each is parked or (each.fenced and self._is_quiet(name, each)) for each in old)
 
     def _is_quiet(self, name: str, retired: Generation) -> bool:
         """Whether the connections that the web server keeps to a retired generation are gone by now."""
@@ -215,8 +281,7 @@ class Generations:
                 self._tell(action, Rollout.after, Act.KILL)
 
     def _spawn(self, service: Service, action: Action) -> None:
-        if service.link:
-            Path(runner.generation_socket(service, action.number)).unlink(missing_ok=True)
+        runner.remove_files(service, action.number)
         descriptors = {address: listener.fileno() for address, listener in self.listeners.items()}
         try:
             spawned = runner.spawn(service, action.number, descriptors)
@@ -256,10 +321,30 @@ class Generations:
             await asyncio.sleep(LOOK_AGAIN)
 
     async def _ask(self, service: Service, action: Action) -> None:
-        """Asks it to stop, again and again: nginx forgets a signal that comes just before it first waits for one."""
+        """Asks it to stop; by signal again and again: nginx forgets one that comes just before it first waits."""
         while (generation := self._generation(action)) and generation.child.state is State.STOPPING:
+            if runner.write_word(service, action.number):
+                return
             runner.tell(generation.child.pid, service.stop_signal)
             await asyncio.sleep(ASK_AGAIN)
+
+    async def _reopen_logs(self, process: Process) -> None:
+        """Tells it once it is ready (the signal would end it before), and again until the files are there.
+
+        nginx does nothing about a signal that comes just before it first waits for one, until the next.
+        """
+        service = process.service
+        await self.until(lambda: not self._is_starting(process))
+        while self._processes.get(process.pid) is process:
+            runner.tell(process.pid, service.reopen_signal)
+            await asyncio.sleep(ASK_AGAIN)
+            if all(map(os.path.exists, service.logs)):
+                return
+
+    def _is_starting(self, process: Process) -> bool:
+        rollout = self.rollouts.get(process.service.name)
+        generation = rollout.generation(process.number) if rollout is not None else None
+        return generation is not None and generation.child.state is State.STARTING
 
     async def _fence(self, service: Service, action: Action) -> None:
         """A last request to a socket that the link has left.
@@ -289,8 +374,7 @@ class Generations:
                 self.reasons[action.service] = reason
                 self._log.say(f"{_called(action)} ended: {reason}")
             self._last_words[action.service, action.number] = list(process.tail)
-            if process.service.link:
-                Path(runner.generation_socket(process.service, action.number)).unlink(missing_ok=True)
+            runner.remove_files(process.service, action.number)
             self._tell(action, Rollout.ended, reason)
 
     def _forget(self) -> None:
@@ -361,6 +445,10 @@ class Generations:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self._log.say(f"a bug in stackctl: {task.exception()!r}")
+
+
+def _rollout(service: Service) -> Rollout:
+    return Rollout(_policy(service), service.tier, keeps=service.keep_previous)
 
 
 def _policy(service: Service) -> Policy:

@@ -20,7 +20,7 @@ from typing import Any
 from stack import desired
 from stack.desired import Plan
 
-__all__ = ["Taken", "clear", "enter", "holds", "leave", "link", "read", "remember", "take"]
+__all__ = ["Taken", "clear", "enter", "holds", "leave", "link", "read", "remember", "take", "unlink"]
 
 LOCK = "lock"
 PLAN = "plan.json"
@@ -44,7 +44,7 @@ def enter(runtime_dir: str) -> None:
         OSError: it cannot be made, or somebody else owns it, or could put another in its place.
     """
     where, ours = Path(runtime_dir), (os.geteuid(),)
-    _directory(where.parent, 0o711, owners=(0, *ours))
+    _directory(where.parent, 0o711, owners=(0, *ours), shared=True)
     if where.is_symlink():
         _refuse_owner(where, where.lstat(), ours)
         enter(os.path.realpath(where))
@@ -52,8 +52,8 @@ def enter(runtime_dir: str) -> None:
         _directory(where, 0o711, owners=ours)
 
 
-def _directory(path: Path, mode: int, owners: tuple[int, ...]) -> None:
-    """Makes a directory, or sees that nobody but these users can change what is in it."""
+def _directory(path: Path, mode: int, owners: tuple[int, ...], *, shared: bool = False) -> None:
+    """Makes a directory, or sees that nobody but these users can change what is in it; if `shared`, what is theirs."""
     with contextlib.suppress(FileExistsError):
         path.mkdir(parents=True)
         path.chmod(mode)  # whatever the umask
@@ -61,7 +61,7 @@ def _directory(path: Path, mode: int, owners: tuple[int, ...]) -> None:
     if not stat.S_ISDIR(found.st_mode):
         raise OSError(f"{path} is not a directory")
     _refuse_owner(path, found, owners)
-    if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+    if found.st_mode & stat.S_IWOTH and not (shared and found.st_mode & stat.S_ISVTX):
         raise OSError(f"everybody may write to {path}")
 
 
@@ -158,6 +158,11 @@ def link(path: str, target: str) -> None:
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(Path(target).name)
     fresh.replace(path)
+
+
+def unlink(path: str) -> None:
+    """Removes a link that nobody looks for any more."""
+    Path(path).unlink(missing_ok=True)
 
 
 def read(path: str) -> str:

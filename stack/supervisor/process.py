@@ -38,24 +38,13 @@ class Process:
         return self.spawned.pid
 
     def listen(self) -> None:
-        """Reads what it writes, whenever it writes."""
-        asyncio.get_running_loop().add_reader(self.spawned.output, self.read)
+        """Reads what it writes, whenever it writes: a little at a time, as it may never stop to write."""
+        asyncio.get_running_loop().add_reader(self.spawned.output, self._read_some)
 
     def read(self) -> None:
         """Takes all that is there now. At its end the pipe is closed, which may be long after the process has gone."""
-        while self._open:
-            try:
-                piece = os.read(self.spawned.output, 65536)
-            except BlockingIOError:
-                return
-            *lines, self._partial = (self._partial + piece).split(b"\n")
-            if not piece or len(self._partial) > LONGEST:
-                lines, self._partial = [*lines, self._partial], b""
-            for line in lines:
-                if line or piece:
-                    self._take(line.decode("utf-8", "replace"))
-            if not piece:
-                self.close()
+        while self._open and self._read_some():
+            pass
 
     def close(self) -> None:
         """Stops reading."""
@@ -63,6 +52,22 @@ class Process:
             self._open = False
             asyncio.get_running_loop().remove_reader(self.spawned.output)
             os.close(self.spawned.output)
+
+    def _read_some(self) -> bool:
+        """Whether there was something."""
+        try:
+            piece = os.read(self.spawned.output, 65536)
+        except BlockingIOError:
+            return False
+        *lines, self._partial = (self._partial + piece).split(b"\n")
+        if not piece or len(self._partial) > LONGEST:
+            lines, self._partial = [*lines, self._partial], b""
+        for line in lines:
+            if line or piece:
+                self._take(line.decode("utf-8", "replace"))
+        if not piece:
+            self.close()
+        return bool(piece)
 
     def _take(self, line: str) -> None:
         self.tail.append(line)

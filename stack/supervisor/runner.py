@@ -12,6 +12,7 @@ import fcntl
 import os
 import pwd
 import signal
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from stack.desired import Service
+from stack.supervisor import notify, sockets
 
 __all__ = [
     "Ended",
@@ -29,16 +31,25 @@ __all__ = [
     "ended",
     "generation_socket",
     "reap",
+    "remove_files",
     "spawn",
     "tell",
     "tell_group",
+    "write_word",
 ]
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-PREFIX = "STACKCTL_"
+# Ours, and those with which uWSGI and gunicorn may be told something else than their files say.
+NOT_HANDED_ON = ("STACKCTL_", "UWSGI_", "GUNICORN_")
 # systemd's and nginx's words to the process that they start: meant for us, not for a service.
-PRIVATE = {"LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "NGINX"}
+PRIVATE = {*notify.WORDS, *sockets.ANNOUNCED_IN, "NGINX"}
+
+OURS = (
+    *(signal.SIGPIPE, signal.SIGXFSZ),  # ignored by Python
+    *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1),
+)
+"""The signals that mean to the supervisor what they do not mean to a service."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -72,8 +83,20 @@ def end_with(parent: int) -> None:
 
 
 def generation_socket(service: Service, number: int) -> str:
-    """The path of the socket of a service's own generation: `app.g7.sock` beside `app.sock`."""
-    return f"{service.link.removesuffix('.sock')}.g{number}.sock"
+    """The path of the socket of a service's own generation: `app.g7.sock` beside the link `app.http.sock`."""
+    return str(Path(service.link).with_name(f"{service.name}.g{number}.sock"))
+
+
+def generation_fifo(service: Service, number: int) -> str:
+    """The path of the fifo that a generation may make to be told things: `app.g7.fifo`."""
+    return str(Path(service.link).with_name(f"{service.name}.g{number}.fifo"))
+
+
+def remove_files(service: Service, number: int) -> None:
+    """Removes a generation's socket and fifo, which not every app server does, and none that was killed."""
+    if service.link:
+        Path(generation_socket(service, number)).unlink(missing_ok=True)
+        Path(generation_fifo(service, number)).unlink(missing_ok=True)
 
 
 def spawn(service: Service, number: int, listeners: Mapping[str, int]) -> Spawned:
@@ -147,6 +170,25 @@ def tell(pid: int, name: str) -> None:
         os.kill(pid, signal.Signals[f"SIG{name}"])
 
 
+def write_word(service: Service, number: int) -> bool:
+    """Writes the word that asks a generation to stop into its fifo; whether somebody was there to read it."""
+    if not service.stop_word:
+        return False
+    try:
+        fifo = os.open(generation_fifo(service, number), os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False  # not made yet, or no more
+    try:
+        if not stat.S_ISFIFO(os.fstat(fifo).st_mode):
+            return False
+        os.write(fifo, service.stop_word.encode())
+    except OSError:
+        return False
+    finally:
+        os.close(fifo)
+    return True
+
+
 def tell_group(pid: int, name: str) -> None:
     """Sends a signal to all that is left of a process's group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -154,11 +196,16 @@ def tell_group(pid: int, name: str) -> None:
 
 
 def _filled(text: str, service: Service, number: int) -> str:
-    return text.replace("{socket}", generation_socket(service, number)).replace("{generation}", str(number))
+    if service.link:
+        text = text.replace("{socket}", generation_socket(service, number))
+        text = text.replace("{fifo}", generation_fifo(service, number))
+    return text.replace("{generation}", str(number))
 
 
 def _environment(service: Service) -> dict[str, str]:
-    inherited = {name: os.environ[name] for name in os.environ if not name.startswith(PREFIX) and name not in PRIVATE}
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(NOT_HANDED_ON) and name not in PRIVATE
+    }
     environment = inherited | service.env
     if service.env_file:
         with open(service.env_file, encoding="utf-8") as stream:  # noqa: PTH123 - its error names the file
@@ -187,7 +234,7 @@ def _become(
         _libc.prctl(PR_SET_PDEATHSIG, int(signal.Signals[f"SIG{service.orphan_signal}"]), 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+        for number in OURS:
             signal.signal(number, signal.SIG_DFL)
         os.chdir(service.cwd)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())

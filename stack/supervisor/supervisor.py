@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from stack import desired, hop
@@ -22,9 +23,13 @@ from stack.fleet import Refusal, Rollout
 from stack.interrupts import ENDING
 from stack.supervisor import control, place, sockets
 from stack.supervisor.generations import Generations
-from stack.supervisor.log import Log
+from stack.supervisor.log import Log, set_aside_if_full
+from stack.supervisor.notify import Manager
 
 __all__ = ["Outcome", "Supervisor"]
+
+LOOK_AT_LOGS = 2.0  # seconds between two looks at how large the services' own logs are
+LOADED_WITHIN = 1.0  # seconds between two looks whether somebody else's web server has loaded the site
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +54,14 @@ class Supervisor:
     """Keeps one stack running until it is told to stop."""
 
     def __init__(
-        self, plan: Plan, listeners: dict[str, socket.socket], log: Log, announce: Callable[[Outcome], None]
+        self,
+        plan: Plan,
+        listeners: dict[str, socket.socket],
+        log: Log,
+        announce: Callable[[Outcome], None],
+        manager: Manager,
     ) -> None:
-        """`announce` is told once, when the stack answers or will not."""
+        """`announce` is told once, when the stack answers or will not; `manager`, above us, all that happens."""
         self.plan = plan
         self.log = log
         self.exit_code = 0
@@ -59,7 +69,10 @@ class Supervisor:
         self._generations = Generations(plan.services, listeners, log)
         self._since = time.time()
         self._applying = asyncio.Lock()
+        self._left: dict[str, set[str]] = {}  # links by service that a web server may still look for, though they moved
         self._asked_to_stop = 0
+        self._manager = manager
+        self._remark = ""  # what the manager shall know besides: why a start or a reload was refused
 
     async def run(self) -> int:
         """Everything from the first generation to the last process gone; returns the exit code."""
@@ -68,10 +81,17 @@ class Supervisor:
             if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup stackctl up` outlives its terminal
                 loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGCHLD, self._generations.reap)
+        loop.add_signal_handler(signal.SIGUSR1, self.reopen_logs)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)  # blocked by `up`
         server = await control.serve(self.plan.runtime_dir, self.answer)
         self.log.say(f"starts {self.plan.name} in {self.plan.project}")
+        self._generations.reap()  # as process 1 we have adopted what ended before there was a handler
         self._generations.begin(self._prove())
+        self._generations.begin(self._tend_logs())
+        if self._manager.listens:
+            self._generations.begin(self._keep_informed())
+        if self._manager.alive_every:
+            self._generations.begin(self._keep_watched())
         await self._generations.keep()
         if self._announce is not None:
             self.exit_code = 130
@@ -90,6 +110,26 @@ class Supervisor:
         else:
             self._generations.kill()
         self._generations.stop()
+        if self._asked_to_stop == 1:
+            self._manager.stopping(self._doing())
+
+    # Logs.
+
+    def reopen_logs(self) -> None:
+        """Every log file by its name again: somebody has moved them. To be told by SIGUSR1 is the custom of daemons."""
+        self.log.reopen()
+        self.log.say("opens its logs again")
+        for service in self.plan.services:
+            self._generations.reopen_logs(service)
+
+    async def _tend_logs(self) -> None:
+        """Sets aside what services log into files of their own, as `Log` does with its own file."""
+        while True:
+            await asyncio.sleep(LOOK_AT_LOGS)
+            self.log.flush()
+            for service in self.plan.services:
+                if [each for each in service.logs if set_aside_if_full(Path(each), self.log.kept)]:
+                    self._generations.reopen_logs(service)
 
     # A start, and its end.
 
@@ -118,12 +158,15 @@ class Supervisor:
         self.exit_code = outcome.exit_code
         self.log.say(outcome.message)
         self._report(outcome)
+        self._remark = outcome.message
         self.stop()
 
     def _report(self, outcome: Outcome) -> None:
         if self._announce is not None:
             self._announce(outcome)
             self._announce = None
+            if not outcome.message:
+                self._manager.ready(self._doing())
 
     # What may be asked.
 
@@ -141,7 +184,10 @@ class Supervisor:
                 except ValueError as error:
                     return Outcome(str(error), hint="stackctl was upgraded? down and up.").as_json()
                 async with self._applying:
-                    return (await self._apply(plan, fresh=bool(request.get("fresh")))).as_json()
+                    return (await self._reload(plan, fresh=bool(request.get("fresh")))).as_json()
+            case "rollback":
+                async with self._applying:
+                    return (await self._roll_back()).as_json()
         return Outcome(f"cannot do {request.get('do')!r}").as_json()
 
     def status(self) -> dict[str, Any]:
@@ -157,7 +203,8 @@ class Supervisor:
         }
 
     def _service_status(self, name: str, rollout: Rollout) -> dict[str, Any]:
-        since = self._generations.since(name)
+        since, parked = self._generations.since(name), rollout.parked if rollout.keeps else None
+        shown = ({parked.number: "parked"} if parked else {}) | {rollout.current: "serving"}
         return {
             "name": name,
             "state": "serving" if rollout.current is not None else "down",
@@ -167,17 +214,68 @@ class Supervisor:
                 {
                     "number": each.number,
                     "pid": each.child.pid,
-                    "state": "serving" if each.number == rollout.current else each.child.state.value,
+                    "state": shown.get(each.number, each.child.state.value),
                     "since": since.get(each.number),
                 }
                 for each in rollout.generations
             ],
         }
 
+    # What the service manager above us is told.
+
+    def _doing(self) -> str:
+        """The stack in a line, for people."""
+        rollouts = self._generations.rollouts
+        if self._generations.stopping:
+            return self._remark if self.exit_code else "finishing what is in hand"
+        if self._announce is not None:
+            waited_for = [name for name, each in rollouts.items() if each.proven is None]
+            return f"starting {', '.join(waited_for)}" if waited_for else "trying every hop"
+        kept = {name: each.current for name, each in rollouts.items() if not each.stopping}
+        verb = "fails at" if None in kept.values() else "serves"
+        services = ", ".join(
+            f"{name} is down ({self._generations.reasons.get(name, '?')})"
+            if current is None
+            else f"{name} generation {current}"
+            for name, current in kept.items()
+        )
+        return "; ".join(each for each in (f"{verb} {self.plan.url}: {services}", self._remark) if each)
+
+    async def _keep_informed(self) -> None:
+        """Tells it whenever that changes."""
+        while True:
+            told = self._doing()
+            self._manager.status(told)
+            await self._generations.until(lambda told=told: self._doing() != told)  # type: ignore[misc]
+
+    async def _keep_watched(self) -> None:
+        """Signs of life, from the very loop that does everything else: if that hangs, they end."""
+        while True:
+            self._manager.alive()
+            await asyncio.sleep(self._manager.alive_every)
+
+    async def _reload(self, plan: Plan, *, fresh: bool) -> Outcome:
+        """`_apply`, from "not ready" to "ready": it has been refused, or done."""
+        if self._announce is not None:
+            return await self._apply(plan, fresh=fresh)  # it has not been ready yet
+        self._remark, after = "a reload is under way", "the last reload broke off"
+        self._manager.reloading(self._doing())
+        try:
+            outcome = await self._apply(plan, fresh=fresh)
+            after = outcome.message and f"the last reload was refused: {outcome.message}"
+            return outcome
+        finally:
+            self._remark = after
+            if not self._generations.stopping:
+                self._manager.ready(self._doing())
+
     # A new plan.
 
     async def _apply(self, plan: Plan, *, fresh: bool) -> Outcome:
-        """Brings the running stack to another plan: apps first, then web servers, then what is gone."""
+        """Brings the running stack to another plan: apps first, then web servers, then what is gone.
+
+        Whole or not at all: what has been brought so far goes back if something later is refused.
+        """
         generations, before = self._generations, self.plan
         try:
             added = {
@@ -188,30 +286,98 @@ class Supervisor:
         except OSError as error:
             return Outcome(f"cannot listen on a new address: {error}", exit_code=1)
         generations.listeners |= added
+        facts, workers = generations.rollouts, generations.workers()
+        brought: list[Service] = []
         changes = []
         for service in sorted(plan.services, key=lambda each: each.tier):
-            old = before.service(service.name)
-            refusal, change = await self._bring(old, service, fresh=fresh)
+            refusal, change = await self._bring(before.service(service.name), service, fresh=fresh)
             if refusal is not None:
+                outcome = self._refused(service.name, refusal)
+                for each in reversed(brought):
+                    await generations.undo(each, facts.get(each.name))
+                    old = before.service(each.name)
+                    if each.link and (old is None or old.link != each.link):
+                        place.unlink(each.link)
                 generations.close(set(added))
-                return self._refused(service.name, refusal)
+                return outcome
+            brought += [service] if change else []
             changes += [f"{service.name}: {change}"] if change else []
         for name in {each.name for each in before.services} - {each.name for each in plan.services}:
             generations.drop(name)
             changes.append(f"{name}: stopped")
-        generations.close(set(generations.listeners) - {each.address for each in plan.listeners})
         self.plan = plan
+        self.log.kept = plan.logs
         place.remember(plan)
+        await self._leave(before, plan, workers)
+        generations.close(set(generations.listeners) - {each.address for each in plan.listeners})
         return Outcome(changes=tuple(changes))
 
     async def _bring(self, old: Service | None, new: Service, *, fresh: bool) -> tuple[Refusal | None, str]:
         """One service to what it shall be; returns why it was refused, or what was done."""
-        if old is None or (fresh and new.link) or replace(old, reads="") != replace(new, reads=""):
+        as_before = old is not None and replace(old, reads="", keep_previous=new.keep_previous) == replace(
+            new, reads=""
+        )
+        if old is None or (fresh and new.link) or not as_before:
             refusal = await self._generations.replace(old, new)
             return refusal, f"generation {self._generations.rollouts[new.name].current} serves"
         if old.reads != new.reads:
             return await self._generations.reread(new), "read its changed files"
         return None, ""
+
+    async def _leave(self, before: Plan, plan: Plan, workers: set[int]) -> None:
+        """Retires what served before. Where a link has got another name, once no web server looks for the old one."""
+        for each in plan.services:
+            old = before.service(each.name)
+            if old is not None and old.link:
+                self._left.setdefault(each.name, set()).add(old.link)
+                self._left[each.name].discard(each.link)
+        self._left = {name: links for name, links in self._left.items() if links and plan.service(name)}
+        services = [each for each in plan.services if each.link]
+        await self._generations.retire([each for each in services if each.name not in self._left])
+        if not self._left:
+            return
+        at_most = max(each.stop_within for each in services)  # how long a web server goes on with what it has in hand
+        if all(each.ours for each in plan.probes):
+            await self._generations.until_gone(workers, at_most)
+            await self._retire_left(plan)
+        else:
+            self._generations.begin(self._leave_later(plan, at_most))
+
+    async def _leave_later(self, plan: Plan, at_most: float) -> None:
+        """The same where the web server is somebody else's: waits until it has loaded the site with the new links."""
+        for probe in plan.probes:
+            while probe.hop == "web" and self.plan is plan and not (await hop.check_async(probe)).passed:  # noqa: ASYNC110
+                await asyncio.sleep(LOADED_WITHIN)
+        await asyncio.sleep(at_most)
+        if self.plan is plan:
+            await self._retire_left(plan)
+
+    async def _retire_left(self, plan: Plan) -> None:
+        left, self._left = self._left, {}
+        await self._generations.retire([each for each in plan.services if each.name in left], for_good=True)
+        for links in left.values():
+            for link in links:
+                place.unlink(link)
+
+    async def _roll_back(self) -> Outcome:
+        """Every app to the generation that served before: it is parked, so that nothing has to start."""
+        rollouts = self._generations.rollouts
+        apps = [each for each in self.plan.services if each.link]
+        if without := [each.name for each in apps if rollouts[each.name].parked is None]:
+            return Outcome(
+                f"nothing to roll back to: no generation of {', '.join(without)} is parked",
+                hint="With [server] keep_previous = true a reload parks what served before it; but not across a\n"
+                "change of protocol, as no web server would look for it any more.",
+                exit_code=1,
+            )
+        changes, services = [], {}
+        for each in apps:
+            service = await self._generations.roll_back(each.name)
+            services[each.name] = service or each
+            changes.append(f"{each.name}: generation {self._generations.rollouts[each.name].current} serves again")
+        self.plan = replace(self.plan, services=tuple(services.get(each.name, each) for each in self.plan.services))
+        place.remember(self.plan)
+        return Outcome(changes=tuple(changes))
 
     def _refused(self, name: str, refusal: Refusal) -> Outcome:
         said = "\n".join(self._generations.words(name, refusal.number))
