@@ -12,7 +12,7 @@ from stack.health.processes import processes
 from stack.health.sockets import socket
 from stack.hop import Result
 
-__all__ = ["Finding", "findings", "results"]
+__all__ = ["Finding", "findings", "loaded", "results"]
 
 
 def findings(plan: Plan, status: dict[str, Any]) -> Iterator[Finding]:
@@ -28,3 +28,11 @@ def findings(plan: Plan, status: dict[str, Any]) -> Iterator[Finding]:
 def results(plan: Plan) -> Iterator[Result]:
     """One result a probe, as they come."""
     return (hop.check(probe) for probe in plan.probes)
+
+
+def loaded(plan: Plan) -> Iterator[Result]:
+    """One result a site of an nginx that somebody else runs: whether it has loaded what we would print.
+
+    Where nothing answers at all, nothing was seen.
+    """
+    return (hop.check(probe) for probe in plan.probes if probe.hop == "web" and not probe.ours)

@@ -17,12 +17,11 @@ from stack.config import Override
 from stack.desired import Plan
 from stack.errors import ConfigError, StackError, UnhealthyError
 from stack.facts import runtime_dir, runtime_dirs
-from stack.operations import ports
 from stack.operations.prepare import Prepared, prepare_loaded
 from stack.operations.run import before_reload
 from stack.supervisor import control, place
 
-__all__ = ["Running", "down", "find", "reload", "replan", "require"]
+__all__ = ["Running", "down", "find", "reload", "replan", "require", "rollback"]
 
 QUICKLY = 5.0  # seconds in which a supervisor that is well answers a question
 
@@ -72,12 +71,19 @@ def require(project: Path, where: str = "") -> Running:
 
 def replan(project: Path, running: Running, flags: Sequence[Override] = (), *, for_here: bool = True) -> Prepared:
     """A new plan for a running stack: the file as it is now, under what the stack was started with, under `flags`."""
-    remembered = tuple(Override(*each) for each in running.plan.overrides)
-    return prepare_loaded(settings.load(project, (*remembered, *flags)), for_here=for_here)
+    overrides: dict[str, Override] = {}
+    for each in (*(Override(*each) for each in running.plan.overrides), *flags):
+        overrides.pop(each.key, None)  # what is said last comes last
+        overrides[each.key] = each
+    return prepare_loaded(settings.load(project, tuple(overrides.values())), for_here=for_here)
 
 
-def reload(project: Path, flags: Sequence[Override] = (), where: str = "") -> tuple[Prepared, tuple[str, ...]]:
+def reload(
+    project: Path, flags: Sequence[Override] = (), where: str = "", *, fresh: bool = True
+) -> tuple[Prepared, tuple[str, ...]]:
     """Brings the project's code and settings to its running stack; returns what was done. `where` as for `find`.
+
+    `fresh`: an app gets a new generation even if nothing but its code may have changed.
 
     Raises:
         StackError: something refuses the new; the old serves on, and the files are as they were.
@@ -87,6 +93,8 @@ def reload(project: Path, flags: Sequence[Override] = (), where: str = "") -> tu
     plan = dataclasses.replace(prepared.plan, alias=running.plan.alias)
     if plan.runtime_dir != running.plan.runtime_dir:
         raise StackError("the stack's name or runtime directory has changed", "`stackctl down`, then `stackctl up`.")
+    from stack.operations import ports  # noqa: PLC0415 - psutil is in it, and most commands listen nowhere
+
     for listener in plan.listeners:
         if listener not in running.plan.listeners:
             ports.listening(listener.address, listener.backlog).close()  # says who has it
@@ -94,7 +102,7 @@ def reload(project: Path, flags: Sequence[Override] = (), where: str = "") -> tu
     done = [f"ran {each}" for each in before_reload(prepared.loaded.config)]
     written = files.write(plan)
     try:
-        answer = control.call(plan.runtime_dir, {"do": "apply", "plan": desired.to_json(plan), "fresh": True})
+        answer = control.call(plan.runtime_dir, {"do": "apply", "plan": desired.to_json(plan), "fresh": fresh})
     except BaseException:
         written.put_back()
         raise
@@ -104,6 +112,19 @@ def reload(project: Path, flags: Sequence[Override] = (), where: str = "") -> tu
             f"nothing was changed, the old code serves on: {answer['message']}", answer["hint"], answer["detail"]
         )
     return prepared, (*done, *answer["changes"])
+
+
+def rollback(project: Path, where: str = "") -> tuple[str, ...]:
+    """Lets the parked generations serve again; returns what was done. `where` as for `find`.
+
+    Raises:
+        StackError: no stack runs, or nothing is parked.
+    """
+    running = require(project, where)
+    answer = control.call(running.plan.runtime_dir, {"do": "rollback"})
+    if not answer["ok"]:
+        raise StackError(answer["message"], answer["hint"])
+    return tuple(answer["changes"])
 
 
 def down(project: Path, where: str = "") -> bool:

@@ -24,7 +24,7 @@ from typing import Any, Self
 import psutil
 
 from stack.config import Config, Loaded, Override
-from stack.supervisor import runner
+from stack.supervisor import place, runner
 from stack.webservers import EXTERNAL, PRIVATE
 
 __all__ = ["Sandbox", "overrides"]
@@ -41,13 +41,23 @@ class Sandbox:
 
     def __init__(self) -> None:
         self.directory = Path()
+        self._borrowed = ""
         self._held: list[socket.socket] = []
         self._signals = _Signals()
 
     @property
     def runtime_dir(self) -> str:
         """Where the stack in it has its sockets."""
-        return str(self.directory / "run")
+        return self._borrowed or str(self.directory / "run")
+
+    @property
+    def has_borrowed(self) -> bool:
+        """Whether that is outside of it."""
+        return bool(self._borrowed)
+
+    def borrow(self, runtime_dir: str) -> None:
+        """From now on that is where a web server that is not ours looks for the sockets; cleared in the end."""
+        self._borrowed = runtime_dir
 
     @property
     def state_dir(self) -> Path:
@@ -100,6 +110,8 @@ class Sandbox:
     ) -> None:
         self.close()
         self._end_processes()
+        with contextlib.suppress(OSError):
+            place.clear(self.runtime_dir)  # what is borrowed stands outside; Taken: it is somebody else's by now
         shutil.rmtree(self.directory, ignore_errors=True)
         self._signals.release()
         if self._signals.came and error is None:
@@ -167,11 +179,14 @@ class _Signals:
 def overrides(sandbox: Sandbox, loaded: Loaded) -> Iterator[Override]:
     """The settings that bring a project's stack into a sandbox. Sites that share an address share it there too.
 
-    An nginx that somebody else runs knows nothing of the sandbox: one of our own stands for it, with the same site.
+    An nginx that somebody else runs knows nothing of the sandbox: one of our own stands for it, with the same site. But
+    where its place is borrowed, the sites stay as they are, and only files and logs are put aside.
     """
     origin = "stackctl smoke"
-    yield Override("stack.runtime_dir", json.dumps(sandbox.runtime_dir), origin)
     yield Override("stack.state_dir", json.dumps(str(sandbox.state_dir)), origin)
+    if sandbox.has_borrowed:
+        return
+    yield Override("stack.runtime_dir", json.dumps(sandbox.runtime_dir), origin)
     taken = {each: sandbox.free_address() for each in _addresses(loaded.config)}
     short = any(each.startswith("site.") for each in loaded.origins)
     for name, site in loaded.config.sites.items():

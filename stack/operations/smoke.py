@@ -1,7 +1,14 @@
-"""`smoke`: the whole life of the stack once, on a free port and in a place aside, with questions on the way."""
+"""`smoke`: the whole life of the stack once, on a free port and in a place aside, with questions on the way.
+
+An nginx that somebody else runs listens where it does, and looks for the app's socket in the one place that its site
+names. So where it has loaded the site, the stack lives there, behind that nginx. Not while a stack of the project runs:
+there is one such place, and who has it serves visitors. Then, and where that nginx has not loaded the site, a private
+one stands in, and it is said.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import deque
@@ -15,23 +22,26 @@ from stack import health
 from stack.config import AUTO, Loaded, Override, Smoke
 from stack.desired import Plan, Probe
 from stack.errors import ConfigError, MissingProgramError, StackError, UnhealthyError, UsageError
+from stack.facts import runtime_dir
 from stack.hop import Result
 from stack.operations import logs, running, visitors
-from stack.operations.prepare import Prepared, load
+from stack.operations.prepare import Prepared, load, prepare_loaded
 from stack.operations.sandbox import Sandbox, overrides
 from stack.operations.up import up_detached
 from stack.operations.visitors import Load, Request, Visitors
-from stack.webservers import WEB_SERVERS
+from stack.webservers import EXTERNAL, WEB_SERVERS
 
 __all__ = ["Check", "Report", "chosen", "smoke"]
 
+OUTSIDE = "nginx of this machine"
+STANDS_IN = "a private nginx stands in"
 LAST = 20  # lines of each log in the report of a failure
 Talk = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was tried. `kind`: `up`, `hop`, `path`, `reload` or `down`; `problem` is empty if it went well.
+    """One thing that was tried. `kind`: `web`, `up`, `hop`, `path`, `reload` or `down`; no `problem` if it went well.
 
     `exit_code` is what the command ends with if this is the first that failed. `load` is what visitors met meanwhile.
     """
@@ -76,7 +86,8 @@ def smoke(
 ) -> Report:
     """Brings the project's stack up, asks, reloads while visitors ask, takes it down, and removes every trace.
 
-    A stack of the project that runs already is not touched. `say` and `talk` are told what comes next.
+    An nginx that somebody else runs is gone through if it has loaded the site. A stack of the project that runs already
+    is not touched. `say` and `talk` are told what comes next.
 
     Raises:
         UsageError: one of the paths is none.
@@ -89,7 +100,6 @@ def smoke(
         return Report(project.name, (_refused("up", "stack.toml", began, error),), {})
     wanted = chosen(loaded.config.smoke, paths)
     with Sandbox() as sandbox, sandbox.interruptible():
-        flags = [*flags, *overrides(sandbox, loaded)]
         checks = tuple(_checks(loaded, flags, sandbox, wanted, say, talk))
         said = {} if all(each.passed for each in checks) else _last_lines(sandbox, tuple(loaded.config.apps))
     return Report(loaded.config.name, checks, said)
@@ -121,7 +131,9 @@ def _checks(
     talk: Talk,
 ) -> Iterator[Check]:
     project = Path(loaded.config.project)
-    plan, check = _up(project, flags, say)
+    if any(site.web == EXTERNAL for site in loaded.config.sites.values()):
+        yield from _outside(loaded, flags, sandbox, talk)
+    plan, check = _up(project, [*flags, *overrides(sandbox, loaded)], say)
     yield check
     if plan is None:
         return
@@ -142,6 +154,37 @@ def _checks(
         yield _reload(project, sandbox, answered)
     talk("takes it down ...")
     yield _down(project, sandbox)
+
+
+def _outside(loaded: Loaded, flags: Sequence[Override], sandbox: Sandbox, talk: Talk) -> Iterator[Check]:
+    """What an nginx that somebody else runs has loaded. If it is the site, the place where it looks is borrowed."""
+    project, began = Path(loaded.config.project), time.monotonic()
+    try:
+        found = running.find(project, runtime_dir(loaded.config, os.environ))
+        printed = (
+            running.replan(project, found, flags, for_here=False) if found else prepare_loaded(loaded, for_here=False)
+        )
+    except StackError as error:  # such as a machine for tests, which has no group of a web server
+        yield Check("web", OUTSIDE, time.monotonic() - began, f"not asked: {error.message}; {STANDS_IN}")
+        return
+    results = tuple(health.loaded(printed.plan))
+    instead = STANDS_IN + (", as the stack of the project runs" if found else "")
+    if not found and all(each.passed for each in results):
+        sandbox.borrow(printed.plan.runtime_dir)
+        instead = ""
+    talk(instead or "goes through the nginx that has loaded the site")
+    yield from (_loaded(each, instead) for each in results)
+
+
+def _loaded(result: Result, instead: str) -> Check:
+    name, hint = f"nginx at {result.probe.address}", result.probe.hint
+    if result.passed:
+        saw = f"has loaded the site; {instead or 'everything goes through it'}"
+        return Check("web", name, result.seconds, saw)
+    if not result.saw:
+        return Check("web", name, result.seconds, f"{result.problem}; {instead}")
+    problem = f"has loaded another configuration than this one; {instead}"
+    return Check("web", name, result.seconds, "", problem, hint, result.problem)
 
 
 def _up(project: Path, flags: Sequence[Override], say: Callable[[Prepared], None]) -> tuple[Plan | None, Check]:

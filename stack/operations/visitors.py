@@ -171,7 +171,7 @@ class Visitors:
 
     def _try(self, number: int, asked: Request, status: int) -> None:
         connection = self._connections.get(number)
-        if connection is None or connection.port != _port(asked):
+        if connection is None or (connection.host, connection.port) != _where(asked):
             self._drop(number)
             connection = self._connections[number] = _connection(asked)
         came, problem = None, ""
@@ -203,11 +203,12 @@ class Visitors:
 
 
 def _connection(asked: Request) -> HTTPConnection:
-    return HTTPConnection(asked.address.rpartition(":")[0], _port(asked), timeout=asked.within)
+    return HTTPConnection(*_where(asked), timeout=asked.within)
 
 
-def _port(asked: Request) -> int:
-    return int(asked.address.rpartition(":")[2])
+def _where(asked: Request) -> tuple[str, int]:
+    host, _, port = asked.address.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def _exchange(connection: HTTPConnection, asked: Request) -> Came:

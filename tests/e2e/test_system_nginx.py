@@ -1,8 +1,9 @@
-"""An nginx that is not ours, as Debian installs it: its stock configuration, in a place of the test's own."""
+"""An nginx that is not ours, as Debian installs it: on a machine of its own, or for what takes no root, as a copy."""
 
 from __future__ import annotations
 
 import grp
+import itertools
 import os
 import shutil
 import signal
@@ -10,7 +11,7 @@ import stat
 import subprocess
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import psutil
 import pytest
@@ -19,7 +20,8 @@ from stack import config
 from stack.facts.nginx import find_nginx
 
 from .client import Load, ask
-from .project import Project, free_port, listens, lives, until
+from .debian import Debian, skip_unless_possible
+from .project import Done, Project, free_port, listens, lives, until
 
 pytestmark = pytest.mark.e2e
 
@@ -30,8 +32,44 @@ needs_debian = pytest.mark.skipif(
 )
 
 
+@pytest.mark.parametrize("layout", ["sites-available", "conf.d"])
+def test_stock_nginx_needs_the_printed_steps_and_nothing_else(steered: Project, layout: str) -> None:
+    skip_unless_possible()
+    shop, other = "shop.example.org", "www.example.org"
+    steered.write("stack.toml", f'[site]\nweb = "external"\nlisten = ["80", "[::]:80"]\nserver_names = ["{shop}"]\n')
+    with Debian(steered, layout) as machine:
+        machine.start_nginx()
+        assert "Welcome to nginx" in machine.get(shop).text
+        steered.run("up", "-d")
+        steps = commands(steered.run("nginx-conf").out, f"Into the nginx of this machine, which has {layout}:")
+        missing = steered.run("diff", "--exit-code", code=1).err
+        assert f"the nginx at 127.0.0.1:80 has loaded another configuration than this one for {shop}" in missing
+        assert missing.endswith("".join(f"  -> {each}\n" for each in steps))
+        _, *workers = machine.nginx()
+        said = machine.run("sh", "-euc", "\n".join(steps))
+        assert "test is successful" in said
+        assert "[" not in said.replace("[notice]", ""), "neither warned of anything nor in conflict with the default"
+        until(lambda: not any(map(lives, workers)), "only workers that have read the site are left")
+        assert machine.get(shop).text == "1"
+        assert machine.get(shop, "/static/hello.txt").text == "a file\n"
+        assert "Welcome to nginx" in machine.get(other).text
+        assert "FAIL" not in steered.run("health").out
+        assert steered.run("diff", "--exit-code").out == ""
+        machine.stop_nginx()
+        machine.start_nginx()  # as after a reboot
+        assert machine.get(shop).text == "1"
+        assert "Welcome to nginx" in machine.get(other).text
+        steered.run("down")
+
+
+def commands(printed: str, heading: str) -> list[str]:
+    """What stands below a heading of the comment on top."""
+    lines = printed.partition(f"# {heading}\n")[2].splitlines()
+    return [each.removeprefix("#   ") for each in itertools.takewhile(lambda line: line.startswith("#   "), lines)]
+
+
 class SystemNginx:
-    """Debian's nginx with its stock configuration, every path of it in the test's own place."""
+    """Debian's nginx with its stock configuration but the default site, every path of it in the test's own place."""
 
     def __init__(self, project: Project, user: str) -> None:
         found, looked = find_nginx(config.load(project.directory).config, os.environ)
@@ -58,6 +96,9 @@ class SystemNginx:
     def accepts(self) -> None:
         tested = subprocess.run([*self._command, "-t"], capture_output=True, text=True, check=False)
         assert tested.returncode == 0, tested.stderr
+
+    def log(self, name: str) -> str:
+        return (self.place / "log" / name).read_text("utf-8", "replace")
 
     def reload(self) -> None:
         """Read the files again; done once new workers have."""
@@ -110,7 +151,7 @@ def test_external_nginx_has_all_it_needs_in_what_is_printed(steered: Project) ->
     assert [each["name"] for each in steered.status()["services"]] == ["app"]
     assert steered.run("health", code=4).out.count("FAIL") == 3  # nobody listens there yet
     printed = steered.run("nginx-conf").out
-    assert "ln -s ../sites-available/site /etc/nginx/sites-enabled/site" in printed
+    assert "ln -sf ../sites-available/site /etc/nginx/sites-enabled/site" in printed
     system = SystemNginx(steered, "www-data")
     system.site.write_text(printed)
     system.accepts()
@@ -129,9 +170,96 @@ def test_external_nginx_has_all_it_needs_in_what_is_printed(steered: Project) ->
         assert stale.count("FAIL") == 1
         assert "the nginx of this machine has loaded site as it should be" in stale
         assert "stackctl nginx-conf" in stale
+        (loaded,) = steered.run("diff", "--json", "--exit-code", code=1).json
+        assert loaded["what"] == f"the nginx at {steered.address} has loaded another configuration than this one"
+        assert loaded["text"].startswith("- GET /.stackctl/")
+        assert loaded["hint"].endswith("nginx -s reload")
         system.site.write_text(steered.run("nginx-conf").out)
         system.reload()
         steered.run("health")
+        assert steered.run("diff", "--json", "--exit-code").json == []
+    (missing,) = steered.run("diff", "--json").json
+    assert missing["what"] == f"no nginx has loaded the site: at {steered.address}, nobody listens there"
+
+
+def external(project: Project, text: str = "") -> None:
+    """A project for an nginx that is not ours, on the project's port."""
+    group = "www-data" if ROOT else grp.getgrgid(os.getegid()).gr_name
+    project.write(
+        "stack.toml", f'[site]\nweb = "external"\nweb_group = "{group}"\nlisten = "{project.address}"\n{text}'
+    )
+
+
+@pytest.fixture
+def system(steered: Project) -> SystemNginx:
+    """An nginx, not started yet, that has the site of the project."""
+    external(steered)
+    made = SystemNginx(steered, "www-data")
+    made.site.write_text(steered.run("nginx-conf").out)
+    return made
+
+
+def checks(done: Done) -> dict[str, Any]:
+    return {each["name"]: each for each in done.json["checks"]}
+
+
+@needs_debian
+def test_smoke_goes_through_the_nginx_that_has_loaded_the_site(steered: Project, system: SystemNginx) -> None:
+    outside = f"nginx at {steered.address}"
+    with system:
+        until(lambda: listens(steered.port), "it has started")
+        through = checks(steered.run("smoke", "--json", "/pid"))
+        assert through[outside]["saw"] == "has loaded the site; everything goes through it"
+        assert through["up"]["saw"] == steered.url
+        assert through["reload"]["requests"] > through["reload"]["failed"] == 0
+        assert "stackctl-visitor" in system.log("access.log")
+        assert not steered.runtime.exists()
+        assert not steered.state.exists()
+        external(steered, 'max_body = "5m"\n')
+        stale = steered.run("smoke", "--json", "/pid", code=4)
+    (failed,) = [each for each in stale.json["checks"] if not each["ok"]]
+    assert (failed["name"], failed["kind"]) == (outside, "web")
+    assert failed["problem"] == "has loaded another configuration than this one; a private nginx stands in"
+    assert failed["hint"].endswith("nginx -s reload")
+    assert checks(stale)["up"]["saw"] != steered.url
+    assert checks(stale)["GET /pid"]["ok"]
+
+
+@needs_debian
+def test_smoke_leaves_the_stack_alone_that_runs_behind_that_nginx(steered: Project, system: SystemNginx) -> None:
+    steered.run("up", "-d")
+    before, runtime = steered.status(), sorted(steered.runtime.rglob("*"))
+    with system:
+        until(lambda: listens(steered.port), "it has started")
+        found = checks(steered.run("smoke", "--json", "/pid"))
+        instead = "a private nginx stands in, as the stack of the project runs"
+        assert found[f"nginx at {steered.address}"]["saw"] == f"has loaded the site; {instead}"
+        assert found["up"]["saw"] != steered.url
+        assert steered.status() == before
+        assert sorted(steered.runtime.rglob("*")) == runtime
+        assert "stackctl-visitor" not in system.log("access.log")
+        assert steered.get("/").text == "1"
+
+
+@needs_debian
+def test_interrupted_smoke_leaves_nothing_where_that_nginx_looks(steered: Project, system: SystemNginx) -> None:
+    never, begun = steered.event("never"), steered.event("never.begun")
+    with system:
+        until(lambda: listens(steered.port), "it has started")
+        running = steered.start("smoke", f"/wait?for={never}")
+        until(begun.exists, "the request is in hand")
+        psutil.Process(steered.status()["pid"]).kill()  # who would have cleared up
+        running.process.send_signal(signal.SIGINT)
+        assert running.wait() == 130
+        assert not steered.runtime.exists()
+
+
+def test_smoke_says_that_no_nginx_is_there_and_that_one_of_our_own_stands_in(steered: Project) -> None:
+    external(steered)
+    done = steered.run("smoke", "/pid")
+    assert "a private nginx stands in" in done.err
+    assert f"nginx at {steered.address}" in done.out
+    assert "nobody listens there; a private nginx stands in" in done.out
 
 
 @needs_debian

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import shutil
 import socket
 import sys
@@ -15,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from stack import config, files
+from stack.desired import Logs
 from stack.errors import ConfigError, StackError, UsageError
 from stack.operations import logs, ports
 from stack.operations.compare import differences
@@ -91,6 +94,98 @@ def test_following_shows_what_comes_whole_lines_only_and_across_files(log: Path)
     assert next(shown).endswith("app[2] in the new file\n")
     Log(log, echo=False).line("app", 2, "and on")
     assert next(shown).endswith("app[2] and on\n")
+
+
+def test_following_loses_and_repeats_nothing_however_often_the_file_is_set_aside(tmp_path: Path) -> None:
+    """The writer fills files as fast as it can; each line is a number."""
+    log = Log(tmp_path / "stack.log", echo=False, kept=Logs(size=2000, keep=999))
+    log.line("app", 1, "0")
+    shown = logs.lines(log.path, "app", 100, follow=True)
+    seen = [next(shown)]
+
+    def write() -> None:
+        for number in range(1, 3000):
+            log.line("app", 1, str(number))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen += [next(shown) for _ in range(1, 3000)]
+    writer.join()
+    assert [int(line.rpartition(" ")[2]) for line in seen] == list(range(3000))
+    assert len(list(tmp_path.iterdir())) > 10
+
+
+def test_what_comes_late_into_a_file_that_was_moved_is_not_lost(tmp_path: Path) -> None:
+    """nginx's workers write into the old file until they have opened the new one."""
+    access = tmp_path / "access.log"
+    access.write_text("1\n")
+    shown = logs.lines(tmp_path / "stack.log", "access", 10, follow=True)
+    assert next(shown) == "1\n"
+    with access.open("a") as worker:
+        access.rename(tmp_path / "access.log.1")
+        access.write_text("2\n")
+        assert next(shown) == "2\n"
+        worker.write("3\n")
+        worker.flush()
+        assert next(shown) == "3\n"
+    with access.open("a") as worker:
+        worker.write("4\n")
+    assert next(shown) == "4\n"
+
+
+def test_a_file_that_is_copied_away_and_emptied_is_followed_from_its_beginning(log: Path) -> None:
+    shown = logs.lines(log, "", 1, follow=True)
+    next(shown)
+    os.truncate(log, 0)
+    with log.open("a") as stream:
+        stream.write("2026-01-01 00:00:05 app[2] after\n")
+    assert next(shown).endswith("after\n")
+
+
+def test_files_moved_by_somebody_else_s_scheme_are_not_told_twice(log: Path) -> None:
+    log.with_name("stack.log.1").write_text("2025-01-01 00:00:00 app[2] older\n")
+    shown = logs.lines(log, "", 5, follow=True)
+    first, *_ = [next(shown) for _ in range(5)]
+    assert first.endswith("older\n")
+    log.rename(log.with_name("stack.log-20260101"))
+    log.write_text("2026-01-01 00:00:05 app[2] new\n")
+    assert next(shown).endswith("new\n")
+
+
+def test_the_last_lines_are_of_several_files(log: Path) -> None:
+    log.rename(log.with_name("stack.log.2"))
+    log.with_name("stack.log.1").write_text("2026-01-01 00:00:04 app[2] three\n2026-01-01 00:00:05 nginx[3] x\n")
+    log.write_text("2026-01-01 00:00:06 app[2] four\n")
+    assert lines(log, "app") == ["one", "two", "three", "four"]
+    assert lines(log, "app", last=3) == ["two", "three", "four"]
+    assert lines(log, last=2) == ["x", "four"]
+    assert lines(log, "stack") == ["starts shop"]
+    with pytest.raises(UsageError) as caught:
+        lines(log, "ap")
+    assert caught.value.hint == "There is: access, app, nginx, stack."
+
+
+def test_lines_are_text_or_json_as_wanted_whatever_is_in_the_file(log: Path) -> None:
+    text = log.read_text().splitlines(keepends=True)
+    Log(log, echo=False, kept=Logs(format="json")).line("app", 2, "three")
+    *old, new = logs.lines(log, "app", 100, follow=False)
+    assert old == [text[1], text[3]]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d app\[2\] three\n", new)
+    found = [json.loads(line) for line in logs.lines(log, "app", 100, follow=False, as_json=True)]
+    assert [(each["service"], each["pid"], each["text"]) for each in found] == [
+        ("app", 2, "one"),
+        ("app", 2, "two"),
+        ("app", 2, "three"),
+    ]
+    assert found[0]["time"].startswith("2026-01-01T00:00:01.000")
+    assert log.read_text().endswith(json.dumps(found[2], separators=(",", ":")) + "\n")
+
+
+def test_an_access_log_as_json_is_told_as_nginx_writes_it_else(log: Path) -> None:
+    line = {"time": "2026-01-01T00:00:00+00:00", "service": "access", "pid": 7, "text": '1.2.3.4 - - "GET /"'}
+    log.with_name("access.log").write_text(json.dumps(line) + "\n")
+    assert list(logs.lines(log, "access", 9, follow=False)) == ['1.2.3.4 - - "GET /"\n']
+    assert [json.loads(each) for each in logs.lines(log, "access", 9, follow=False, as_json=True)] == [line]
 
 
 # Ports.

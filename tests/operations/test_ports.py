@@ -19,7 +19,8 @@ ID = "0123456789ab" + "c" * 52
         ("0::/system.slice/nginx.service\n", "systemd unit nginx.service"),
         ("12:cpu:/\n1:name=systemd:/system.slice/a.service\n0::/system.slice/a.service\n", "systemd unit a.service"),
         ("0::/system.slice/postgresql.service/worker\n", "systemd unit postgresql.service"),
-        ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/shop.service\n", "systemd unit shop.service"),
+        ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/shop.service\n", "systemd user unit shop.service"),
+        ("0::/user.slice/user-1000.slice/user@1000.service/init.scope\n", ""),
         ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/app-terminal-7.scope\n", ""),
         ("0::/user.slice/user-1000.slice/session-2.scope\n", ""),
         (f"0::/system.slice/docker-{ID}.scope\n", "docker container 0123456789ab"),
@@ -33,6 +34,20 @@ ID = "0123456789ab" + "c" * 52
 )  # fmt: skip
 def test_unit_or_container_is_read_from_the_control_group(cgroup: str, place: str) -> None:
     assert ports.place_of(cgroup) == place
+
+
+@pytest.mark.parametrize(
+    ("where", "owner", "command"),
+    [
+        ("systemd unit shop.service", "", "systemctl status shop.service"),
+        ("systemd unit shop.service", "ana", "systemctl status shop.service"),
+        ("systemd user unit shop.service", "", "systemctl --user status shop.service"),
+        ("systemd user unit shop.service", "ana", "systemctl --user --machine=ana@ status shop.service"),
+        ("podman container 0123456789ab", "", "podman ps --filter id=0123456789ab"),
+    ],
+)
+def test_how_to_see_more_is_a_command_to_type(where: str, owner: str, command: str) -> None:
+    assert ports._look("python", where, 80, owner) == f"`{command}` shows what it is."
 
 
 def test_owner_of_a_socket_is_read_from_the_tables_of_the_kernel() -> None:

@@ -155,6 +155,24 @@ def test_visitors_count_every_request(pages: str) -> None:
     assert list(met.seconds) == sorted(met.seconds)
 
 
+def test_visitors_of_one_port_go_to_the_address_that_they_are_asked_to(pages: str) -> None:
+    other = pages.replace("127.0.0.1", "127.0.0.2")  # nobody listens there
+    with Visitors({get(pages, "/200"): 200, get(other, "/404"): 404}) as crowd:
+        crowd.another_turn()
+        crowd.another_turn()
+    met = crowd.load()
+    assert 0 < met.failed < met.requests
+    assert all("refused" in each for each in met.failures)
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
+def test_an_address_of_ipv6_is_asked() -> None:
+    with socket.socket(socket.AF_INET6) as held:
+        held.bind(("::1", 0))
+        with pytest.raises(ConnectionRefusedError):
+            visitors.ask(get(f"[::1]:{held.getsockname()[1]}", "/"))
+
+
 def test_visitors_notice_another_status(pages: str) -> None:
     with Visitors({get(pages, "/200"): 200, get(pages, "/500"): 200}) as crowd:
         crowd.another_turn()
@@ -222,6 +240,19 @@ def test_an_nginx_of_our_own_stands_for_somebody_elses(tmp_path: Path) -> None:
     sandbox = Sandbox()
     assert load(tmp_path, tuple(overrides(sandbox, load(tmp_path)))).config.sites["site"].web == "nginx"
     sandbox.close()
+
+
+def test_sites_stay_as_they_are_where_the_place_of_an_nginx_outside_is_borrowed(tmp_path: Path) -> None:
+    (tmp_path / "stack.toml").write_text('[site]\nweb = "external"\nlisten = "80"\n')
+    sandbox = Sandbox()
+    sandbox.directory = tmp_path / "aside"
+    sandbox.borrow("/run/stackctl/shop")
+    before = load(tmp_path)
+    found = load(tmp_path, tuple(overrides(sandbox, before))).config
+    assert sandbox.runtime_dir == "/run/stackctl/shop"
+    assert found.sites == before.config.sites
+    assert found.stack.runtime_dir == before.config.stack.runtime_dir
+    assert found.state_dir == sandbox.state_dir
 
 
 def test_a_free_address_is_kept_for_who_shares_it() -> None:
