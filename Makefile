@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check smoke format golden mistakes packages clean
+.PHONY: help up test check smoke format golden mistakes startup packages clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ golden: $(VENV)/.dev ## the rendered configurations of tests/golden, to be revie
 
 mistakes: packages $(VENV)/.dev ## docs/mistakes.md: what is said to each mistake, from a run
 	$(BIN)/python tests/mistakes.py
+
+startup: $(VENV)/.dev ## how long --help and nginx-conf take over a bare interpreter
+	$(BIN)/python tests/startup.py
 
 packages: # what the tests need of Debian, if we may install it; the service is not started
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then sh deploy/packages.sh nginx; fi

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import difflib
 import os
+import pwd
 import re
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -21,7 +23,8 @@ from stack.errors import ConfigError, StackError
 __all__ = ["Change", "Written", "changes", "validate", "write"]
 
 IGNORE = "# Written by stackctl: nothing here belongs in version control.\n*\n"
-DIRECTORIES = ("log", "tmp/nginx")
+DIRECTORIES = {"log": 0o700, "tmp/nginx": 0o755}
+"""With their modes: what is logged may be secret (URLs, tracebacks); in the other, nginx's workers have theirs."""
 POINTS = re.compile(r" in (/.+):(\d+)$", re.MULTILINE)  # as nginx says it
 AROUND = 2  # neighbours of a line that is shown
 
@@ -115,13 +118,49 @@ def write(plan: Plan) -> Written:
 def _prepare(plan: Plan) -> None:
     state = Path(plan.state_dir)
     try:
-        for name in DIRECTORIES:
-            (state / name).mkdir(parents=True, exist_ok=True)
+        for name, mode in DIRECTORIES.items():
+            (state / name).mkdir(mode, parents=True, exist_ok=True)
+        _refuse_what_others_may_change(plan)
+        _let_pass(plan.log.parent, plan.user)
         ignore = state / ".gitignore"
         if not ignore.exists():
             _replace(ignore, IGNORE, 0o644)
     except OSError as error:
         raise _unwritable(plan, error) from error
+
+
+def _refuse_what_others_may_change(plan: Plan) -> None:
+    """A web server follows links, as root perhaps: who can put one where it logs chooses a file that it writes.
+
+    The project's owner is no other: root runs what that user's stack.toml says.
+    """
+    state, project = Path(plan.state_dir), Path(plan.project)
+    trusted = {0, os.geteuid(), *([project.stat().st_uid] if project.exists() else ())}
+    for path in (state, *(state / name for name in DIRECTORIES)):
+        found = path.stat()
+        strangers = {found.st_uid, path.lstat().st_uid} - trusted
+        if strangers:
+            raise _refusal(f"{path} belongs to another user (uid {strangers.pop()})", f"Is it yours? chown it: {path}")
+        if found.st_mode & (stat.S_IWOTH if path == state else stat.S_IWOTH | stat.S_IWGRP):
+            raise _refusal(f"others may write to {path}", f"chmod go-w {path}")
+    for log in (plan.log, *(Path(each) for service in plan.services for each in service.logs)):
+        if os.path.lexists(log) and not stat.S_ISREG(log.lstat().st_mode):
+            raise _refusal(f"{log} is not a file: nothing is logged through a link", f"Remove it: rm {log}")
+
+
+def _refusal(message: str, hint: str) -> StackError:
+    return StackError(message, f"{hint}\nAnother place: --set stack.state_dir=DIR.")
+
+
+def _let_pass(directory: Path, user: str) -> None:
+    """A web server's workers open its logs again as this user, by their names."""
+    if not user or os.geteuid() != 0:
+        return
+    group, found = pwd.getpwnam(user).pw_gid, directory.stat()
+    passes = stat.S_IXOTH | (stat.S_IXGRP if found.st_gid == group else 0)
+    if not found.st_mode & passes:
+        os.chown(directory, -1, group)
+        directory.chmod(stat.S_IMODE(found.st_mode) | stat.S_IXGRP)
 
 
 def _unwritable(plan: Plan, error: OSError) -> StackError:
@@ -166,7 +205,7 @@ def _run(check: Check, plan: Plan, aside: str) -> None:
     if shutil.which(argv[0]) is None:
         raise StackError(f"{argv[0]} cannot be run", "Is it still installed?")
     done = subprocess.run(argv, capture_output=True, text=True, errors="replace", check=False, timeout=60)
-    if done.returncode:
+    if done.returncode and not (check.forgives and re.search(check.forgives, done.stderr)):
         said = (done.stderr + done.stdout).replace(aside, plan.state_dir).strip()
         detail = "\n".join((said, *_places(said, plan, aside)))
         raise ConfigError(f"{check.name} refuses the rendered configuration; nothing was changed", check.hint, detail)

@@ -7,15 +7,19 @@ filter that quotes them in the file's own language, or refuses.
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from typing import TYPE_CHECKING, Any
 
 from stack.errors import ConfigError
 
-__all__ = ["render"]
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+__all__ = ["load", "render"]
+
+PLAIN = re.compile(r"[\w@%+=:,./-]+")  # needs no quotes in a unit of systemd
 
 
 def render(template: str, **values: Any) -> str:
@@ -27,6 +31,12 @@ def render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(**values)
 
 
+def load() -> None:
+    """Compiles the templates: no later `render` has to, if there is time for it now."""
+    for each in _environment().list_templates():
+        _environment().get_template(each)
+
+
 def templates_directory() -> Path:
     """`stack/templates` in an installed wheel, the top-level `templates` in a checkout."""
     package = Path(__file__).parent
@@ -36,6 +46,8 @@ def templates_directory() -> Path:
 
 @cache
 def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415 - most commands render nothing
+
     environment = Environment(
         loader=FileSystemLoader(templates_directory()),
         undefined=StrictUndefined,
@@ -45,6 +57,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {"nginx": nginx_quoted, "python": python_quoted, "toml": toml_quoted, "seconds": seconds}
+    environment.filters["systemd"] = systemd_quoted
     return environment
 
 
@@ -61,6 +74,20 @@ def nginx_quoted(text: str, dollar: str = "") -> str:
         raise ConfigError(f"{text!r} has a control character and cannot stand in an nginx file", "Rename it.")
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + (escaped.replace("$", "${" + dollar + "}") if dollar else escaped) + '"'
+
+
+def systemd_quoted(text: str, dollar: str = "$") -> str:
+    """A word for a unit of systemd: quoted, and without specifiers; see systemd.syntax(7).
+
+    Where systemd puts in variables, which is in commands alone, `dollar` is `$$`.
+
+    Raises:
+        ConfigError: a control character, which could end a line.
+    """
+    if any(ord(character) < 32 or ord(character) == 127 for character in text):
+        raise ConfigError(f"{text!r} has a control character and cannot stand in a unit of systemd", "Rename it.")
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", dollar)
+    return escaped if PLAIN.fullmatch(text) else f'"{escaped}"'
 
 
 def python_quoted(value: str) -> str:

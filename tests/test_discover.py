@@ -321,6 +321,14 @@ def test_rude_apps_are_found_nevertheless(project: Callable[..., Path], rudeness
     assert (app.expression, app.search_path) == ("app", app.directory)
 
 
+def test_what_can_be_done_meanwhile_is_done_while_the_app_is_imported(project: Callable[..., Path]) -> None:
+    directory = project(app="open('meeting').close()\ndef app(environ, start_response): ...\n")
+    os.mkfifo(directory / "meeting")
+    settings = load(directory, [parse_set(f"app.python={sys.executable}")]).config
+    facts = look(settings, ENVIRON, meanwhile=lambda: (directory / "meeting").open("w").close())
+    assert facts.apps["app"].expression == "app"
+
+
 def test_our_own_modules_are_not_in_the_apps_way(project: Callable[..., Path]) -> None:
     directory = project(
         app="import nginx, machine, static\nfrom flask import Flask\napp = Flask(nginx.__name__)\nassert nginx.MINE\n",
@@ -363,6 +371,24 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
 def test_static_folders_that_nobody_should_serve(text: str) -> None:
     app = found(APPS / "no_static", target(text))
     assert (app.static_url, app.static_folder) == ("", "")
+
+
+# Bodies.
+
+
+@pytest.mark.parametrize(
+    ("text", "most"),
+    [
+        ("app = Flask('a')\napp.config['MAX_CONTENT_LENGTH'] = 7\n", 7),
+        ("inner = Flask('a')\ninner.config['MAX_CONTENT_LENGTH'] = 7\napp = inner.wsgi_app\n", 7),
+        ("app = Flask('a')\napp.config['MAX_CONTENT_LENGTH'] = '7'\n", None),
+        ("app = Flask('a')\n", None),
+        ("def app(environ, start_response): ...\n", None),
+    ],
+    ids=["set", "set behind its wsgi_app", "no number", "not set", "no Flask app"],
+)
+def test_the_largest_body_that_an_app_takes(project: Callable[..., Path], text: str, most: int | None) -> None:
+    assert found(project(app="from flask import Flask\n" + text)).max_content_length == most
 
 
 # Without Flask, and in isolation.

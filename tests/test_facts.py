@@ -320,6 +320,17 @@ def test_users_have_their_session_directory(tmp_path: Path, session: Path) -> No
     assert runtime_dir(settings, {"XDG_RUNTIME_DIR": str(deep)}).startswith(fallback)
 
 
+@only_mortals
+def test_directory_that_is_there_comes_first(tmp_path: Path, session: Path) -> None:
+    settings = config(tmp_path, "stack.name=shop")
+    there = Path(runtime_dir(settings, {}))
+    there.mkdir(parents=True)
+    try:
+        assert runtime_dir(settings, {"XDG_RUNTIME_DIR": str(session)}) == str(there)
+    finally:
+        there.rmdir()
+
+
 def test_a_configured_directory_is_taken_as_it_is(session: Path) -> None:
     assert runtime_dir(config(session, "stack.runtime_dir=run"), {}) == f"{session}/run"
     assert runtime_dir(config(session, "stack.runtime_dir=/run/shop"), {}) == "/run/shop"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import stat
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from stack import files
-from stack.desired import Check, File, Plan
+from stack.desired import Check, File, Plan, Service
 from stack.errors import ConfigError, StackError
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin")
@@ -213,3 +214,64 @@ def test_compiled_code_of_a_replaced_file_is_not_taken_for_the_new_one(tmp_path:
         done = subprocess.run(asked, cwd=tmp_path, env=clean, capture_output=True, text=True, check=True)
         said.append(done.stdout.strip())
     assert said == ["1", "2"]
+
+
+# What others could have put there.
+
+
+def with_access_log(state: Path) -> Plan:
+    nginx = Service("nginx", 1, ("nginx",), "/", logs=(str(state / "log" / "access.log"),))
+    return replace(plan(state, a="one\n"), services=(nginx,))
+
+
+@pytest.mark.parametrize("name", ["stack.log", "access.log"])
+def test_a_link_in_a_log_s_place_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "log").mkdir(0o700)
+    (tmp_path / "log" / name).symlink_to(tmp_path / "victim")
+    for act in (files.validate, files.write):
+        with pytest.raises(StackError, match=f"log/{name} is not a file"):
+            act(with_access_log(tmp_path))
+    assert not (tmp_path / "victim").exists()
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "log" / name).unlink()
+    (tmp_path / "log" / name).write_text("an old line\n")
+    files.write(with_access_log(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [("", 0o777), ("", 0o1777), ("log", 0o777), ("log", 0o770), ("tmp/nginx", 0o775)]
+)
+def test_a_directory_that_others_may_write_to_is_refused(tmp_path: Path, name: str, mode: int) -> None:
+    state = tmp_path / "state"
+    files.write(plan(state, a="one\n"))
+    (state / name).chmod(mode)
+    with pytest.raises(StackError, match=f"others may write to {state / name}") as caught:
+        files.write(plan(state, a="two\n"))
+    assert f"chmod go-w {state / name}" in caught.value.hint
+    assert (state / "a").read_text() == "one\n"
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can make what belongs to another: run the tests as root too")
+@pytest.mark.parametrize("name", ["", "log", "tmp/nginx"])
+def test_a_directory_of_a_stranger_is_refused_and_one_of_the_project_s_owner_is_not(tmp_path: Path, name: str) -> None:
+    state, stranger = tmp_path / "state", 12345
+    mine = replace(plan(state, a="one\n"), project=str(tmp_path))
+    files.write(mine)
+    os.chown(state / name, stranger, stranger)
+    with pytest.raises(StackError, match=f"{state / name} belongs to another user .uid {stranger}"):
+        files.write(mine)
+    os.chown(tmp_path, stranger, stranger)
+    files.write(mine)
+
+
+@pytest.mark.skipif(not ROOT, reason="only root gives to others: run the tests as root too")
+def test_the_web_server_s_user_and_nobody_else_gets_to_its_logs(tmp_path: Path) -> None:
+    group = pwd.getpwnam("daemon").pw_gid
+    files.write(replace(plan(tmp_path, a="one\n"), user="daemon"))
+    found = (tmp_path / "log").stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (0, group, 0o710)
+    (tmp_path / "log").chmod(0o751)
+    os.chown(tmp_path / "log", 0, 0)
+    files.write(replace(plan(tmp_path, a="two\n"), user="daemon"))
+    found = (tmp_path / "log").stat()
+    assert (found.st_gid, stat.S_IMODE(found.st_mode)) == (0, 0o751)

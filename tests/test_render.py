@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import shlex
 import tomllib
 
 import pytest
@@ -13,7 +14,7 @@ from jinja2 import UndefinedError
 
 from stack import errors
 from stack.errors import ConfigError, StackError, told
-from stack.render import nginx_quoted, python_quoted, render, seconds, templates_directory, toml_quoted
+from stack.render import nginx_quoted, python_quoted, render, seconds, systemd_quoted, templates_directory, toml_quoted
 
 CHARACTERS = st.characters(exclude_categories=["Cs"])
 
@@ -46,6 +47,27 @@ def test_nginx_reads_what_was_meant_or_it_is_refused(text: str) -> None:
 def test_a_dollar_becomes_the_variable_that_holds_one() -> None:
     assert nginx_quoted("$a$", "d") == '"${d}a${d}"'
     assert nginx_quoted("$a$") == '"$a$"'
+
+
+def systemd_read(text: str, *, command: bool) -> str:
+    """A word as systemd takes it: unquoted and unescaped (extract-word.c), without specifiers, then variables."""
+    (word,) = shlex.split(text)  # the same, for a word in double quotes with no escapes but those of \ and "
+    plain = word.replace("%%", "%")
+    assert "%" not in word.replace("%%", "")
+    if not command:
+        return plain
+    assert "$" not in plain.replace("$$", "")
+    return plain.replace("$$", "$")
+
+
+@given(st.text(CHARACTERS))
+def test_systemd_reads_what_was_meant_or_it_is_refused(text: str) -> None:
+    if any(ord(each) < 32 or ord(each) == 127 for each in text):
+        with pytest.raises(ConfigError):
+            systemd_quoted(text)
+    else:
+        assert systemd_read(systemd_quoted(text), command=False) == text
+        assert systemd_read(systemd_quoted(text, "$$"), command=True) == text
 
 
 @given(st.text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stack import __version__
+from stack.cli import complete
 
 if TYPE_CHECKING:
     from stack.config import Override
@@ -25,6 +27,16 @@ app = typer.Typer(
 )
 
 Workers = Annotated[int | None, typer.Option("--workers", "-w", help="Processes that run the app.", metavar="N")]
+Server = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        "-s",
+        help="App server: bundled, uwsgi or gunicorn.",
+        metavar="NAME",
+        autocompletion=complete.servers,
+    ),
+]
 Listen = Annotated[
     list[str] | None, typer.Option("--listen", "-l", help="Public address, 8000 or 127.0.0.1:8000.", metavar="ADDR")
 ]
@@ -32,7 +44,12 @@ NoNginx = Annotated[bool, typer.Option("--no-nginx", help="No web server: the ap
 Nginx = Annotated[str | None, typer.Option("--nginx", help="The nginx binary to use.", metavar="PATH")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Any setting, server.threads=8; may be repeated.", metavar="KEY=VALUE"),
+    typer.Option(
+        "--set",
+        help="Any setting, server.threads=8; may be repeated.",
+        metavar="KEY=VALUE",
+        autocompletion=complete.settings,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -82,6 +99,7 @@ def init(
 @app.command()
 def up(
     workers: Workers = None,
+    server: Server = None,
     listen: Listen = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once the site answers.")] = False,
     nginx: Nginx = None,
@@ -97,7 +115,7 @@ def up(
     """
     from stack.operations import up as operation
 
-    flags = _flags(workers, listen, nginx, ["site.web=none", *(sets or ())] if no_nginx else sets)
+    flags = _flags(workers, server, listen, nginx, ["site.web=none", *(sets or ())] if no_nginx else sets)
     if not detach:
         operation.up_in_the_foreground(_find(), flags, _introduce)
     plan = operation.up_detached(_find(), flags, _introduce)
@@ -107,14 +125,19 @@ def up(
 
 @app.command()
 def down() -> None:
-    """End the stack; requests in hand are finished first."""
+    """End the stack; requests in hand are finished first.
+
+    Example: stackctl down
+    """
     from stack.operations import running
 
     _talk("stopped" if running.down(_find()) else "nothing was running")
 
 
 @app.command()
-def reload(workers: Workers = None, listen: Listen = None, nginx: Nginx = None, sets: Set = None) -> None:
+def reload(
+    workers: Workers = None, server: Server = None, listen: Listen = None, nginx: Nginx = None, sets: Set = None
+) -> None:
     """Bring changed code and settings; no request is lost.
 
     The new code must answer before it gets requests; if it does not, the old serves on and this command fails.
@@ -123,9 +146,48 @@ def reload(workers: Workers = None, listen: Listen = None, nginx: Nginx = None, 
     """
     from stack.operations import running
 
-    prepared, changes = running.reload(_find(), _flags(workers, listen, nginx, sets))
+    prepared, changes = running.reload(_find(), _flags(workers, server, listen, nginx, sets))
     _warn(prepared)
     for change in changes:
+        _talk(change)
+
+
+@app.command()
+def scale(
+    workers: Annotated[int, typer.Argument(help="Processes that run the app.", min=1, metavar="N")],
+    name: Annotated[
+        str,
+        typer.Option("--app", help="Which app, if there are several.", metavar="NAME", autocompletion=complete.apps),
+    ] = "",
+) -> None:
+    """Run the app in N processes from now on; no request is lost.
+
+    A new generation of so many takes over, with the code as it is now. The number is remembered by the running stack.
+
+    Example: stackctl scale 8
+    """
+    from stack.config import Override
+    from stack.operations import running
+
+    key = f"apps.{name}.server.workers" if name else "server.workers"
+    prepared, changes = running.reload(_find(), [Override(key, str(workers), "scale")], fresh=False)
+    _warn(prepared)
+    for change in changes or ("nothing to do: it runs so many",):
+        _talk(change)
+
+
+@app.command()
+def rollback() -> None:
+    """Let the generation before serve again, at once.
+
+    For that it must be running still: `keep_previous = true` under [server] parks it at each reload. What served until
+    now is parked in its place, so another rollback takes that back. The files are as they are: mend them, then reload.
+
+    Example: stackctl rollback
+    """
+    from stack.operations import running
+
+    for change in running.rollback(_find()):
         _talk(change)
 
 
@@ -134,6 +196,8 @@ def status(as_json: Json = False) -> None:
     """Show services, generations, restarts and their reasons.
 
     Exit code 0 if everything serves, else 4. The JSON is described in docs/commands.md.
+
+    Example: stackctl status --json
     """
     from stack.cli import show
     from stack.operations import running
@@ -150,11 +214,21 @@ def status(as_json: Json = False) -> None:
 
 @app.command()
 def logs(
-    name: Annotated[str, typer.Argument(help="app, nginx, stack, access; else all but access.", metavar="NAME")] = "",
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="app, nginx, stack, access; else all but access.",
+            metavar="NAME",
+            autocompletion=complete.services,
+        ),
+    ] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
     last: Annotated[int, typer.Option("--lines", "-n", help="How many of the last lines.", min=0, metavar="N")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
     """Show what the services wrote.
+
+    Files that were set aside count, and `-f` goes on in the next. The JSON is described in docs/logs.md.
 
     Example: stackctl logs -f app
     """
@@ -164,28 +238,59 @@ def logs(
     project = _find()
     found = running.find(project)
     log = found.plan.log if found else prepare.load(project).config.state_dir / "log" / "stack.log"
-    for line in lines(log, name, last, follow=follow):
+    for line in lines(log, name, last, follow=follow, as_json=as_json):
         sys.stdout.write(line)
         sys.stdout.flush()
 
 
 @app.command("nginx-conf")
-def nginx_conf(workers: Workers = None, listen: Listen = None, nginx: Nginx = None, sets: Set = None) -> None:
+def nginx_conf(
+    workers: Workers = None, server: Server = None, listen: Listen = None, nginx: Nginx = None, sets: Set = None
+) -> None:
     """Print the site for nginx, fit for any http block.
 
     Example: stackctl nginx-conf > /etc/nginx/sites-available/shop
     """
-    prepared = _prepared(_flags(workers, listen, nginx, sets))
+    prepared = _prepared(_flags(workers, server, listen, nginx, sets))
     sys.stdout.write(prepared.site_file())
 
 
 @app.command("server-conf")
-def server_conf(workers: Workers = None, listen: Listen = None, nginx: Nginx = None, sets: Set = None) -> None:
-    """Print how the app server is started, and its files."""
+def server_conf(
+    workers: Workers = None, server: Server = None, listen: Listen = None, nginx: Nginx = None, sets: Set = None
+) -> None:
+    """Print how the app server is started, and its files.
+
+    Example: stackctl server-conf --workers 8
+    """
     from stack.cli import show
 
-    prepared = _prepared(_flags(workers, listen, nginx, sets))
+    prepared = _prepared(_flags(workers, server, listen, nginx, sets))
     print(show.server_conf(prepared.plan, tuple(prepared.loaded.config.apps)))
+
+
+@app.command("systemd-unit")
+def systemd_unit(
+    socket: Annotated[bool, typer.Option("--socket", help="The unit of its public sockets instead.")] = False,
+    user: Annotated[bool, typer.Option("--user", help="For the systemd of your user, not of the machine.")] = False,
+    workers: Workers = None,
+    server: Server = None,
+    listen: Listen = None,
+    nginx: Nginx = None,
+    sets: Set = None,
+) -> None:
+    """Print the unit under which systemd keeps this stack.
+
+    It starts the stack with the flags given here, or with those of the stack that runs. Its first lines say where it
+    belongs and what to type then; docs/systemd.md says the rest.
+
+    Example: stackctl systemd-unit > /etc/systemd/system/shop.service
+    """
+    from stack.operations import unit
+
+    prepared = _prepared(_flags(workers, server, listen, nginx, sets))
+    printed = unit.socket if socket else unit.service
+    sys.stdout.write(printed(prepared.plan, prepared.facts, unit.program(), for_user=user))
 
 
 @app.command()
@@ -193,6 +298,7 @@ def config(
     origin: Annotated[bool, typer.Option("--origin", help="Say where each value comes from.")] = False,
     as_json: Json = False,
     workers: Workers = None,
+    server: Server = None,
     listen: Listen = None,
     nginx: Nginx = None,
     sets: Set = None,
@@ -206,24 +312,61 @@ def config(
     from stack.cli import show
     from stack.operations import prepare
 
-    loaded = prepare.load(_find(), _flags(workers, listen, nginx, sets))
+    loaded = prepare.load(_find(), _flags(workers, server, listen, nginx, sets))
     print(show.config_json(loaded) if as_json else show.config(loaded, origin=origin))
+
+
+@app.command()
+def explain(
+    topic: Annotated[
+        str, typer.Argument(help="What to explain: limits.", metavar="TOPIC", autocompletion=complete.topics)
+    ],
+    as_json: Json = False,
+    workers: Workers = None,
+    server: Server = None,
+    listen: Listen = None,
+    nginx: Nginx = None,
+    sets: Set = None,
+) -> None:
+    """Explain why a number is what it is.
+
+    TOPIC limits: the chains of timeouts, header sizes, body sizes and backlogs from the visitor to the app. For each:
+    the value, who enforces it, where it comes from, and what it adds.
+
+    Example: stackctl explain limits --set server.timeout=60
+    """
+    from stack.cli import show
+    from stack.operations.explain import explain as operation
+    from stack.operations.explain import known
+
+    known(topic)
+    found = operation(_prepared(_flags(workers, server, listen, nginx, sets)))
+    print(json.dumps([each.as_json() for each in found], indent=2) if as_json else show.explained(found))
 
 
 @app.command()
 def diff(
     exit_code: Annotated[bool, typer.Option("--exit-code", help="End with 1 if anything differs.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show what `up` or `reload` would change.
 
-    Files against the disk, services against those that run.
+    Files against the disk, services against those that run; with web = "external", also what that nginx has loaded
+    against what `nginx-conf` prints.
+
+    Example: stackctl diff --exit-code
     """
     from stack.operations.compare import differences
 
     found = differences(_find())
+    if as_json:
+        print(json.dumps([dataclasses.asdict(each) for each in found], indent=2))
+        raise typer.Exit(1 if found and exit_code else 0)
     for each in found:
         _talk(each.what)
         sys.stdout.write(each.text)
+        for line in each.hint.splitlines():
+            _talk(f"  -> {line}")
     if not found:
         _talk("nothing would change but the code, which `reload` loads again")
     raise typer.Exit(1 if found and exit_code else 0)
@@ -235,6 +378,8 @@ def health(as_json: Json = False) -> None:
 
     From the configuration and the code over processes and sockets to the site and a static file as a visitor gets them.
     Exit code 0, or 4.
+
+    Example: stackctl health
     """
     from stack.cli import show
     from stack.operations.diagnose import diagnose
@@ -250,26 +395,30 @@ def health(as_json: Json = False) -> None:
 
 
 @app.command()
-def check(workers: Workers = None, listen: Listen = None, nginx: Nginx = None, sets: Set = None) -> None:
+def check(
+    workers: Workers = None, server: Server = None, listen: Listen = None, nginx: Nginx = None, sets: Set = None
+) -> None:
     """Check all that `up` would check, and start nothing.
 
-    Settings, the import of the app, the rules between them, and `nginx -t`. Exit code 0, 3, or 5 for a missing program.
+    Settings, the import of the app, the rules between them, `nginx -t`, and the right to listen. Exit code 0, 3, or 5
+    for a missing program.
 
     Example: stackctl check && stackctl reload
     """
-    from stack import files
-    from stack.operations.prepare import prepare
+    from stack.operations.check import check as operation
 
-    prepared = prepare(_find(), _flags(workers, listen, nginx, sets))
+    prepared = operation(_find(), _flags(workers, server, listen, nginx, sets))
     _warn(prepared)
-    files.validate(prepared.plan)
     _talk(prepared.plan.welcome())
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def run(
     command: Annotated[list[str], typer.Argument(help="The command and its arguments.", metavar="COMMAND")],
-    name: Annotated[str, typer.Option("--app", help="Which app, if there are several.", metavar="NAME")] = "",
+    name: Annotated[
+        str,
+        typer.Option("--app", help="Which app, if there are several.", metavar="NAME", autocompletion=complete.apps),
+    ] = "",
 ) -> None:
     """Run a command in the app's interpreter and environment.
 
@@ -290,12 +439,14 @@ def smoke(
     as_json: Json = False,
     junit: Annotated[Path | None, typer.Option(help="Write a JUnit report, too.", metavar="FILE")] = None,
     workers: Workers = None,
+    server: Server = None,
     nginx: Nginx = None,
     sets: Set = None,
 ) -> None:
     """Prove a deployment: up, health, paths, a reload under load, down.
 
-    In a place aside and on a free port: a stack that runs is not touched, and nothing is left, interrupted or not.
+    In a place aside and on a free port: a stack that runs is not touched, and nothing is left, interrupted or not. With
+    web = "external", through that nginx if it has loaded the site and no stack of the project runs.
     Exit code 0, or 4 with what failed. Under GitHub Actions, failures are annotations.
 
     Example: stackctl smoke --junit smoke.xml / /api/facts
@@ -305,7 +456,7 @@ def smoke(
 
     if junit is not None:
         _directory(junit.absolute().parent)
-    report = operation(_find(), _flags(workers, None, nginx, sets), paths or (), _introduce, _talk)
+    report = operation(_find(), _flags(workers, server, None, nginx, sets), paths or (), _introduce, _talk)
     if junit is not None:
         junit.write_bytes(reports.junit(report))
     print(json.dumps(reports.as_json(report), indent=2) if as_json else reports.table(report))
@@ -333,12 +484,16 @@ def _directory(path: Path) -> Path:
     return path.absolute()
 
 
-def _flags(workers: int | None, listen: list[str] | None, nginx: str | None, sets: list[str] | None) -> list[Override]:
+def _flags(
+    workers: int | None, server: str | None, listen: list[str] | None, nginx: str | None, sets: list[str] | None
+) -> list[Override]:
     from stack.config import Override, parse_set
 
     flags = [parse_set(each) for each in sets or ()]
     if workers is not None:
         flags.append(Override("server.workers", str(workers), "--workers"))
+    if server is not None:
+        flags.append(Override("server.engine", json.dumps(server), "--server"))
     if listen:
         flags.append(Override("site.listen", json.dumps(listen), "--listen"))
     if nginx is not None:

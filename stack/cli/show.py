@@ -7,13 +7,21 @@ import os
 import shlex
 import sys
 import time
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from stack.config import App, Config, Loaded, Server, Site
 from stack.desired import Plan
-from stack.health import Finding
 
-__all__ = ["coloured", "config", "config_json", "finding", "server_conf", "status"]
+if TYPE_CHECKING:
+    from stack.health import Finding
+    from stack.limits import Limit
+    from stack.operations.explain import Explained
+
+__all__ = ["coloured", "config", "config_json", "explained", "finding", "server_conf", "settings", "status"]
+
+
+WIDTH = 80
 
 
 def status(found: dict[str, Any]) -> str:
@@ -60,7 +68,7 @@ def server_conf(plan: Plan, apps: tuple[str, ...]) -> str:
 
 def config(loaded: Loaded, *, origin: bool) -> str:
     """Every setting as a line of TOML, `key = value`, with its origin as a comment if wanted."""
-    rows = [(f"{key} = {_toml(value)}", loaded.origin(*keys)) for key, keys, value in _settings(loaded.config)]
+    rows = [(f"{key} = {_toml(value)}", loaded.origin(*keys)) for key, keys, value in settings(loaded.config)]
     width = min(44, max(len(line) for line, _ in rows))
     return "\n".join(f"{line:{width}}  # {where}" if origin else line for line, where in rows)
 
@@ -70,10 +78,39 @@ def config_json(loaded: Loaded) -> str:
     return json.dumps(loaded.config.model_dump(mode="json"), indent=2, ensure_ascii=False)
 
 
-def _settings(found: Config) -> list[tuple[str, tuple[str, ...], Any]]:
-    """Key to show, keys that may have decided it, value."""
+def explained(found: Iterable[Explained]) -> str:
+    """Every chain of limits: its rule, then for each link the value, who enforces it, its origin, and why."""
+    parts = []
+    for each in found:
+        broken = "" if each.chain.holds else coloured("31", "  CONTRADICTED")
+        parts.append(f"{each.chain.topic} of {each.chain.of}{broken}\n  {each.chain.rule}")
+        parts += [_link(limit, by) for limit, by in zip(each.chain.limits, each.decided_by, strict=True)]
+    return "\n".join(parts)
+
+
+def _link(limit: Limit, decided_by: str) -> str:
+    origin = limit.origin + (f" ({decided_by})" if decided_by else "")
+    indent = " " * 11
+    line = f"{_amount(limit):>9}  {limit.program + ' ' + limit.key}"
+    together = f"{line:45} {origin}"
+    first = together if len(together) <= WIDTH else f"{line}\n{indent}{origin}"
+    return f"{first}\n{indent}{limit.why}"
+
+
+def _amount(limit: Limit) -> str:
+    """The value as nginx writes it, and as a person reads it."""
+    if limit.unit != "bytes":
+        return f"{limit.value:g} s" if limit.unit == "s" else f"{limit.value:.0f}"
+    for unit, size in (("MB", 1024**2), ("KB", 1024)):
+        if limit.value and limit.value % size == 0:
+            return f"{limit.value / size:.0f} {unit}"
+    return f"{limit.value:.0f} B"
+
+
+def settings(found: Config) -> list[tuple[str, tuple[str, ...], Any]]:
+    """Every setting: key to show, keys that may have decided it, value."""
     rows: list[tuple[str, tuple[str, ...], Any]] = []
-    for table in ("stack", "programs"):
+    for table in ("stack", "logs", "programs"):
         model = getattr(found, table)
         rows += [(f"{table}.{key}", (f"{table}.{key}",), getattr(model, key)) for key in type(model).model_fields]
     single = len(found.apps) == 1 and "app" in found.apps

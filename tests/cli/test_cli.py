@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -14,9 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from stack import __version__
 from stack.cli import show
+from stack.cli.commands import app
 from stack.desired import Plan, Probe, Service
 from stack.health.finding import of_result
 from stack.hop import Result
@@ -87,12 +90,57 @@ def test_every_command_has_help(tmp_path: Path, command: str) -> None:
     assert "--help" in done.stdout
 
 
+def test_every_command_has_an_example() -> None:
+    commands = vars(get_command(app))["commands"]
+    assert len(commands) > 10
+    for name, command in commands.items():
+        assert f"Example: stackctl {name}" in command.help
+
+
+def test_colour_is_for_terminals_that_want_it(project: Path) -> None:
+    def shown(**environment: str) -> str:
+        ours, theirs = pty.openpty()
+        argv = [sys.executable, "-P", "-m", "stack", "health"]
+        environment = {**os.environ, "TERM": "xterm", **environment}
+        subprocess.run(argv, cwd=project, env=environment, stdout=theirs, stderr=theirs, timeout=WITHIN, check=False)
+        os.close(theirs)
+        with os.fdopen(ours, "rb", buffering=0) as terminal:
+            return terminal.read(65536).decode()
+
+    assert "\x1b[31mFAIL\x1b[0m" in shown(NO_COLOR="")
+    assert "FAIL " in shown(NO_COLOR="1")
+    assert "\x1b" not in shown(NO_COLOR="1")
+
+
 def test_help_loads_nothing_heavy() -> None:
     script = f"import sys, stack.cli.commands; print([each for each in {HEAVY!r} if each in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-P", "-c", script], capture_output=True, text=True, timeout=WITHIN, check=True
     )
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "unneeded"),
+    [("config", ("jinja2", "flask", "psutil", "asyncio")), ("nginx-conf", ("flask", "psutil", "dotenv"))],
+)
+def test_commands_load_nothing_heavy_that_they_do_not_need(
+    project: Path, command: str, unneeded: tuple[str, ...]
+) -> None:
+    script = (
+        "import atexit, sys; from stack.__main__ import main\n"
+        f"loaded = lambda: [each for each in {unneeded!r} if each in sys.modules]\n"
+        "atexit.register(lambda: print(loaded(), file=sys.stderr)); main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script, command],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=WITHIN,
+        check=True,
+    )
+    assert (done.stdout != "", done.stderr) == (True, "[]\n")
 
 
 def test_the_version_is_data(tmp_path: Path) -> None:

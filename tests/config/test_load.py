@@ -331,7 +331,7 @@ def test_flag_covers_environment_covers_file_covers_default(project: Path) -> No
     environment = environment_overrides({"STACKCTL_SERVER_THREADS": "3", "STACKCTL_SERVER_TIMEOUT": "3", "HOME": "/x"})
     found = load(project, (*environment, parse_set("server.timeout=4")))
     server = found.config.apps["app"].server
-    assert (server.workers, server.threads, server.timeout, server.backlog) == (2, 3, 4.0, 1024)
+    assert (server.workers, server.threads, server.timeout, server.backlog) == (2, 3, 4.0, "auto")
     assert [found.origin(f"server.{key}") for key in ("workers", "threads", "timeout", "backlog")] == [
         "stack.toml",
         "environment STACKCTL_SERVER_THREADS",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from stack.config import App, Programs, Server, Site, Smoke, Stack, load
+from stack.config import App, Logs, Programs, Server, Site, Smoke, Stack, load
 
 FILE = Path(__file__).resolve().parents[2] / "deploy" / "example" / "stack.toml"
 TABLES: dict[str, type[BaseModel]] = {
@@ -19,6 +19,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "server": Server,
     "site": Site,
     "stack": Stack,
+    "logs": Logs,
     "programs": Programs,
     "smoke": Smoke,
 }

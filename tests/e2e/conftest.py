@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from .installed import stackctl, venvs
 from .mistake import Mistakes, mistakes
 from .project import APPS, EXAMPLE, Project
 
-__all__ = ["Mistakes", "mistakes"]  # a fixture: pytest finds it here
+__all__ = ["Mistakes", "mistakes", "stackctl", "venvs"]  # fixtures: pytest finds them here
 
 Copy = Callable[..., Project]
 

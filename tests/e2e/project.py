@@ -223,7 +223,7 @@ class Project:
         """`up -d` on the project's port."""
         return self.run("up", "-d", "--listen", self.address, *arguments, code=code, **options)
 
-    def start(self, *arguments: str, before: tuple[str, ...] = ()) -> Foreground:
+    def start(self, *arguments: str, before: tuple[str, ...] = (), pass_fds: tuple[int, ...] = ()) -> Foreground:
         """A command that goes on."""
         number = len(self._started)
         out, err = self.place / f"{number}.out", self.place / f"{number}.err"
@@ -235,6 +235,7 @@ class Project:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=errors,
+                pass_fds=pass_fds,
             )
         started = Foreground(process, out, err)
         self._started.append(started)

@@ -163,7 +163,7 @@ def test_diff_shows_what_reload_would_change(example: Project) -> None:
     example.up()
     toml = example.directory / "stack.toml"
     text = toml.read_text()
-    toml.write_text(text.replace('# max_body = "32m"', 'max_body = "7m"').replace("# threads = 4", "threads = 2"))
+    toml.write_text(text.replace('# max_body = "auto"', 'max_body = "7m"').replace("# threads = 4", "threads = 2"))
     done = example.run("diff", "--exit-code", code=1)
     assert "-    client_max_body_size 32m;" in done.out
     assert "+    client_max_body_size 7m;" in done.out

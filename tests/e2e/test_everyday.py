@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+
 import pytest
 
 from .project import Project
@@ -13,6 +16,16 @@ def test_check_starts_nothing_and_accepts_what_up_would(steered: Project) -> Non
     assert "capacity" in steered.run("check", "--listen", steered.address).err
     assert steered.processes() == []
     assert not steered.runtime.exists()
+
+
+def test_check_knows_the_port_of_the_running_stack_and_warns_of_a_stranger_s(steered: Project) -> None:
+    steered.up()
+    assert "cannot listen" not in steered.run("check", "--listen", steered.address).err
+    steered.run("down")
+    with socket.create_server(("127.0.0.1", steered.port)):
+        done = steered.run("check", "--listen", steered.address)
+    assert f"warning: cannot listen on {steered.address}: pid {os.getpid()} has it" in done.err
+    assert "A free port: --listen 127.0.0.1:" in done.err
 
 
 def test_check_refuses_what_up_would_refuse(steered: Project) -> None:

@@ -3,60 +3,15 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from .conftest import Copy
-from .project import APPS, ROOT, Project
+from .installed import ONE_PROCESS, venv
+from .project import APPS, Project
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("installed")]  # one process makes the venvs, once
-
-NO_INDEX = re.compile(r"NewConnectionError|ConnectionError|name resolution|ConnectTimeout|ProxyError")
-
-
-def pip(*arguments: str) -> None:
-    """Pip of the Python that runs the tests, which looks after other venvs with `--python`."""
-    argv = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
-    if done.returncode and NO_INDEX.search(done.stderr):
-        pytest.skip(f"no package index can be reached: {done.stderr[-300:]}")
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def venv(where: Path, *requirements: str) -> Path:
-    """A venv with these; the path of its Python."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(where)], check=True, timeout=60)
-    pip("--python", str(where / "bin" / "python"), "install", *requirements)
-    return where / "bin" / "python"
-
-
-@pytest.fixture(scope="session")
-def venvs() -> Iterator[Path]:
-    """A place for venvs, where whoever runs an app may read them."""
-    with tempfile.TemporaryDirectory(prefix="e-venvs-") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
-
-
-@pytest.fixture(scope="session")
-def stackctl(venvs: Path) -> Path:
-    """The command `stackctl` of an installed wheel that was built from the tree."""
-    tree = venvs / "tree"
-    tree.mkdir()
-    for each in ("stack", "templates"):
-        shutil.copytree(ROOT / each, tree / each, ignore=shutil.ignore_patterns("__pycache__"))
-    for each in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / each, tree)
-    pip("wheel", "--no-deps", "--wheel-dir", str(venvs), str(tree))
-    shutil.rmtree(tree)
-    (wheel,) = venvs.glob("stackctl-*.whl")
-    return venv(venvs / "stackctl", f"{wheel}[nginx]").with_name("stackctl")
+pytestmark = [pytest.mark.e2e, ONE_PROCESS]
 
 
 @pytest.fixture(scope="session")

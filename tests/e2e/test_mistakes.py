@@ -187,14 +187,34 @@ def test_taken_port_is_told_with_pid_and_command_and_the_holder_lives_on(shop: P
     shop.run("up", "-d", "--listen", free)
 
 
-def test_taken_port_of_a_unit_is_told_with_the_unit(shop: Project, mistakes: Mistakes) -> None:
-    """A control group such as systemd makes, around a process of ours."""
+@pytest.mark.parametrize(
+    ("group", "kind", "cause", "fix"),
+    [
+        (
+            "e2e-blog.service",
+            "a unit of systemd",
+            "systemd unit e2e-blog.service",
+            "`systemctl status e2e-blog.service` shows what it is.",
+        ),
+        (
+            f"docker-{'e2eb' * 16}.scope",
+            "a container",
+            "docker container e2ebe2ebe2eb",
+            "`docker ps --filter id=e2ebe2ebe2eb` shows what it is.",
+        ),
+    ],
+    ids=["unit", "container"],
+)
+def test_taken_port_of_a_unit_or_a_container_is_told_with_it(
+    shop: Project, mistakes: Mistakes, group: str, kind: str, cause: str, fix: str
+) -> None:
+    """A control group such as systemd and Docker make, around a process of ours."""
     roots = [Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").glob("*")]
     root = next((each for each in roots if os.access(each / "cgroup.procs", os.W_OK)), None)
     if root is None:
         pytest.skip("making a control group needs root: run the tests as root too")
     shop.write("app.py", WSGI)
-    unit = root / "e2e-blog.service"
+    unit = root / group
     unit.mkdir()
     argv = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(shop.port)]
     try:
@@ -204,15 +224,37 @@ def test_taken_port_of_a_unit_is_told_with_the_unit(shop: Project, mistakes: Mis
                 until(lambda: _takes(shop.port), "it listens")
                 mistakes.refused(
                     shop,
-                    "the port is taken by a unit of systemd",
+                    f"the port is taken by {kind}",
                     code=1,
-                    cause="systemd unit e2e-blog.service",
-                    fix="`systemctl status e2e-blog.service` shows what it is.",
+                    cause=cause,
+                    fix=fix,
                 )
+                assert holder.poll() is None
             finally:
                 holder.kill()
     finally:
         unit.rmdir()
+
+
+def test_taken_port_of_another_user_is_told_with_the_user(shop: Project, mistakes: Mistakes) -> None:
+    python = "/usr/bin/python3"
+    if os.geteuid() != 0 or not Path(python).exists():
+        pytest.skip("another user is needed, and a Python for everybody: run the tests as root too")
+    shop.write("app.py", WSGI)
+    argv = ["setpriv", "--reuid=nobody", "--clear-groups", python, "-m", "http.server", "-b127.0.0.1", str(shop.port)]
+    with subprocess.Popen(argv, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd="/") as holder:
+        try:
+            until(lambda: _takes(shop.port), "it listens")
+            mistakes.refused(
+                shop,
+                "the port is taken by another user",
+                code=1,
+                cause=f"pid {holder.pid} has it ({python} -m http.server -b127.0.0.1 {shop.port}), user nobody",
+                fix="A free port: --listen 127.0.0.1:",
+            )
+            assert holder.poll() is None
+        finally:
+            holder.kill()
 
 
 def test_taken_port_of_a_process_that_we_may_not_see_is_told_so(shop: Project, mistakes: Mistakes) -> None:
@@ -245,7 +287,7 @@ def test_privileged_port_is_told_with_the_ways_to_the_right(shop: Project, mista
         cause=f"cannot listen on 127.0.0.1:{least - 1}: ports below {least} are root's",
         fix=f"sysctl -w net.ipv4.ip_unprivileged_port_start={least - 1}",
     )
-    assert "setcap cap_net_bind_service=+ep /" in said
+    assert "AmbientCapabilities=CAP_NET_BIND_SERVICE" in said
     assert "Use another one (--listen 127.0.0.1:" in said
 
 
@@ -312,7 +354,7 @@ SETTINGS = {
     "settings that contradict each other": (
         "[server]\ntimeout = 60\nstop_within = 30\n",
         "[server] stop_within = 30 is not more than timeout = 60",
-        "Set stop_within to 70 or more.",
+        "Set stop_within to 70 or more; unset, it is that.",
     ),
     "one app and several": (
         '[app]\ntarget = "a"\n[apps.b]\ntarget = "b"\n',
@@ -429,7 +471,7 @@ def test_leftovers_of_a_killed_run_are_cleaned_without_a_word(shop: Project) -> 
     (sockets / "gone.g9.sock").touch()
     (shop.runtime / "nginx.g7.pid").write_text("1\n")
     assert shop.up().err == first
-    assert sorted(each.name for each in sockets.iterdir()) == ["app.g1.sock", "app.sock"]
+    assert sorted(each.name for each in sockets.iterdir()) == ["app.g1.sock", "app.uwsgi.sock"]
     shop.run("down")
     shop.nothing_is_left()
 
@@ -455,7 +497,7 @@ def test_full_disk_is_told_and_nothing_is_half_written(shop: Project, mistakes: 
     place = f"'{shop.state}'"
     in_a_place_of_its_own(
         shop,
-        f"mount -t tmpfs -o size=1m none {place}",
+        f"mount -t tmpfs -o size=1m,mode=755 none {place}",
         f"dd if=/dev/zero of={place}/full bs=4k 2>/dev/null || true",
         after=f"find {place} -type f > '{shop.place}/left'",
     )
@@ -529,7 +571,7 @@ def test_http_spoken_to_a_uwsgi_socket_is_answered(shop: Project, mistakes: Mist
     shop.write("app.py", WSGI)
     shop.up()
     with socket.socket(socket.AF_UNIX) as client:
-        client.connect(str(shop.runtime / "sockets" / "app.sock"))
+        client.connect(str(shop.runtime / "sockets" / "app.uwsgi.sock"))
         client.sendall(b"GET / HTTP/1.0\r\nHost: shop\r\n\r\n")
         with client.makefile("rb") as stream:
             answer = stream.read().decode()
@@ -563,7 +605,7 @@ def test_request_over_its_time_limit_is_logged_with_its_place_and_the_setting(
     hangs = "    if environ['PATH_INFO'] == '/hang':\n        time.sleep(600)\n"
     head, _, rest = WSGI.partition("\n")
     shop.write("app.py", f"import time\n\n\n{head}\n{hangs}{rest}")
-    shop.write("stack.toml", "[server]\ntimeout = 1\nstop_within = 3\n")
+    shop.write("stack.toml", "[server]\ntimeout = 1\n")
     shop.up()
     assert shop.get("/hang").status == 502
     until(lambda: "[server] timeout" in shop.run("logs").out, "the setting is named")

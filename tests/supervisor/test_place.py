@@ -98,6 +98,13 @@ def test_a_directory_that_everybody_may_write_to_is_refused(where: Path) -> None
             place.enter(str(each))
 
 
+def test_one_like_tmp_is_refused_as_well(where: Path) -> None:
+    where.mkdir()
+    where.chmod(0o1777)
+    with pytest.raises(OSError, match=f"everybody may write to {where}"):
+        place.enter(str(where))
+
+
 def test_a_directory_in_one_like_tmp_is_fine(where: Path) -> None:
     where.parent.chmod(0o1777)
     place.enter(str(where))
