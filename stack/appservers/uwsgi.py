@@ -46,6 +46,7 @@ def files(launch: Launch) -> tuple[File, ...]:
         backlog=limits.backlog,
         socket_mode=f"{launch.socket_mode:o}",
         module=launch.module,
+        protocol=launch.protocol,
         plugin="python3" if launch.program and "debian" in launch.program.version else "",
     )
     return (File(f"apps/{launch.name}/uwsgi.ini", text),)
