@@ -24,6 +24,9 @@ from stack.cli import show
 from stack.desired import Plan, Probe
 from stack.health.finding import of_result
 from stack.hop import Answer, NoAnswerError
+from stack.wsgi import fastcgi, scgi
+
+from .wsgi import wire
 
 WITHIN = 20.0  # seconds: a deadline for what should take milliseconds
 OK = b'HTTP/1.1 200 OK\r\nContent-Length: 2\r\nETag: "1-2"\r\n\r\nhi'
@@ -121,17 +124,62 @@ def test_a_request_in_uwsgi_has_what_wsgi_wants(host: str, name: str, port: str)
 
 
 def test_a_protocol_without_a_client_is_a_bug() -> None:
-    with pytest.raises(ValueError, match="fastcgi"):
-        hop.request("fastcgi", "x", "/")
+    with pytest.raises(ValueError, match="ajp"):
+        hop.request("ajp", "x", "/")
+
+
+def test_a_request_in_fastcgi_and_scgi_says_the_same_as_one_in_uwsgi() -> None:
+    said = pairs(hop.request("uwsgi", "a.org:81", "/x/y?z=1"))
+    records = fastcgi.Records()
+    records.receive(hop.request("fastcgi", "a.org:81", "/x/y?z=1"))
+    found = records.request()
+    assert found is not None
+    assert (found.variables, found.keep, records.piece(), records.idle) == (said, False, b"", False)
+    packet = scgi.variables(hop.request("scgi", "a.org:81", "/x/y?z=1"))
+    assert packet is not None
+    assert packet[0] == {"CONTENT_LENGTH": "0", "SCGI": "1", **said}
 
 
 # What comes back.
 
 
+def said_in(protocol: str, whole: bytes = b"") -> bytes:
+    """The answer OK as it is said in this protocol."""
+    said = whole or OK
+    if protocol in {"fastcgi", "scgi"}:
+        said = said.replace(b"HTTP/1.1", b"Status:")
+    if protocol == "fastcgi":
+        logged = wire.record("STDERR", 1, b"a warning", padding=7)
+        halves = said[:5], said[5:]
+        stdout = b"".join(wire.record("STDOUT", 1, each, padding=3) for each in (*halves, b""))
+        return logged + stdout + wire.record("END_REQUEST", 1, bytes(8))
+    return said
+
+
+@pytest.mark.parametrize("protocol", ["http", "uwsgi", "fastcgi", "scgi"])
+def test_an_answer_is_complete_no_sooner_than_it_is(protocol: str) -> None:
+    said = said_in(protocol)
+    for size in range(len(said)):
+        came = hop.answer(said[:size], 0, protocol)
+        assert hop._complete(said[:size], protocol) == (came is not None and came.body == b"hi")
+    assert hop._complete(said, protocol)
+    for other in {"http", "fastcgi", "scgi"} - {protocol.replace("uwsgi", "http")}:
+        with pytest.raises(NoAnswerError, match="something that is not"):
+            hop.answer(said, 0, other)
+
+
 @both
-@pytest.mark.parametrize("protocol", ["http", "uwsgi"])
+def test_an_answer_over_fastcgi_without_a_length_ends_with_the_request(ask: Asker, short: Path) -> None:
+    said = said_in("fastcgi", b"HTTP/1.1 200 OK\r\n\r\nhi")
+    with server(short / "s", said[:30], said[30:], hold=True) as (address, _):
+        assert ask(address, "fastcgi", "a.org", "/x", WITHIN).body == b"hi"
+
+
+@both
+@pytest.mark.parametrize("protocol", ["http", "uwsgi", "fastcgi", "scgi"])
 def test_an_answer_over_a_unix_socket(ask: Asker, protocol: str, short: Path) -> None:
-    with server(short / "s", OK[:9], OK[9:], hold=True) as (address, told):
+    said = said_in(protocol)
+    with server(short / "s", said[:9], said[9:], hold=True) as (address, told):
         came = ask(address, protocol, "a.org", "/x", WITHIN)
     assert (came.status, came.headers["etag"], came.body) == (200, '"1-2"', b"hi")
     assert came.seconds >= 0
@@ -226,9 +274,10 @@ def test_a_path_too_long_for_a_socket_is_no_crash(ask: Asker) -> None:
 
 @given(st.binary(max_size=40))
 def test_whatever_comes_is_an_answer_or_none_or_no_answer(received: bytes) -> None:
-    with contextlib.suppress(NoAnswerError):
-        came = hop.answer(received, 0)
-        assert came is None or 200 <= came.status <= 599
+    for protocol in ("http", "fastcgi", "scgi"):
+        with contextlib.suppress(NoAnswerError):
+            came = hop.answer(received, 0, protocol)
+            assert came is None or 200 <= came.status <= 599
 
 
 @given(st.integers(0, len(OK)))

@@ -12,7 +12,7 @@ from stack.webservers.front import Front
 __all__ = ["KEPT", "PROTOCOLS", "checks", "enforces", "files", "loading", "services", "site_file", "witness"]
 
 KEPT = True
-PROTOCOLS: tuple[str, ...] = ("uwsgi", "http")  # on the private socket, where probes are made
+PROTOCOLS: tuple[str, ...] = ("uwsgi", "http", "fastcgi", "scgi")  # on the private socket, where probes are made
 
 
 def enforces(protocol: str) -> Mapping[str, str]:  # noqa: ARG001 - the shape of a web server

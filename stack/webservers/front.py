@@ -14,12 +14,16 @@ __all__ = ["Front", "Site", "Upstream"]
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """An app as seen from the web server: the link to connect to, the protocol to speak, how long to wait (seconds)."""
+    """An app as seen from the web server: the link to connect to, the protocol to speak, how long to wait (seconds).
+
+    `keeps_alive`: a connection may be kept for the next request.
+    """
 
     name: str
     link: str
     protocol: str
     read_timeout: float
+    keeps_alive: bool = False
 
 
 @dataclass(frozen=True, slots=True)

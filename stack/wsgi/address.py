@@ -9,6 +9,7 @@ neither shut down nor removed: it belongs to whoever handed it down.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import socket
@@ -19,6 +20,14 @@ from pathlib import Path
 PATH_LIMIT = 107  # bytes: sun_path of 108 with its final zero
 OWNER_ONLY = 0o600  # permissions of a unix socket; connecting takes the one to write
 PORT = re.compile(r"[0-9]{1,5}")
+
+NEXT = {  # what to do about it, by the system's error
+    errno.EADDRINUSE: "; `ss -lntp` names who listens there",
+    errno.EACCES: "; ports below 1024 are root's, directories their owners'",
+    errno.EADDRNOTAVAIL: "; it is not this machine's, which `ip address` lists",
+    errno.EBADF: "; whoever starts this server should hand down a socket under that number",
+    errno.ENOENT: "; make its directory first",
+}
 
 
 class AddressError(Exception):
@@ -88,7 +97,8 @@ def listen(address: Address, backlog: int, mode: int = OWNER_ONLY) -> Listener:
             return _inherited(address, backlog)
         return _unix(address, backlog, mode) if address.path else _tcp(address, backlog)
     except OSError as error:
-        raise AddressError(f"cannot bind {address.text}: {error.strerror or error}") from error
+        then = NEXT.get(error.errno or 0, "")
+        raise AddressError(f"cannot bind {address.text}: {error.strerror or error}{then}") from error
 
 
 def backlog_most(wanted: int = 2048) -> int:

@@ -7,7 +7,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from .address import OWNER_ONLY, Address, AddressError, backlog_most, parse
+from . import access
+from .address import OWNER_ONLY, Address, AddressError, parse
+from .protocol import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,15 @@ class Settings:
     socket_mode: int = OWNER_ONLY  # the web server mostly runs as the same user
     max_body: int = 0  # bytes; 0: no limit, because nginx has one
     static: tuple[tuple[str, str], ...] = ()  # URL path and directory; none, because nginx serves them
+    access_log: str = ""  # a file, or - for stdout; none, because nginx has one
+    access_format: str = "combined"  # what nginx and Apache write unless told otherwise, so that tools know it
+    log_file: str = ""  # stderr, which whoever starts a server collects
+    max_requests: int = 0  # requests after which a worker is replaced; 0: never, for it would only hide a leak
+    max_requests_jitter: int = 0  # so many more at most, by chance, so that not all workers are due at once
+    max_memory: int = 0  # bytes of memory above which a worker is replaced; 0: never, for the same reason
+    state: str = ""  # a socket that tells the state; none: only those who ask for it need it
+    preload: bool = False  # apps may open connections and start threads on import, and neither survives a fork
+    preload_anyway: bool = False
 
 
 def settings(arguments: list[str]) -> Settings:
@@ -48,15 +59,26 @@ def settings(arguments: list[str]) -> Settings:
         stop_within=found.stop_within,
         pythonpath=tuple(found.pythonpath),
         protocol=found.protocol,
-        backlog=backlog_most(found.backlog),
+        backlog=found.backlog,
         socket_mode=found.socket_mode,
         max_body=found.max_body,
         static=tuple(found.static),
+        access_log=found.access_log,
+        access_format=found.access_format,
+        log_file=found.log_file,
+        max_requests=found.max_requests,
+        max_requests_jitter=found.max_requests_jitter,
+        max_memory=found.max_memory,
+        state=found.state,
+        preload=found.preload or found.preload_anyway,
+        preload_anyway=found.preload_anyway,
     )
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="stack.wsgi", description="Serve a WSGI app over HTTP/1.1 and uwsgi.")
+    parser = argparse.ArgumentParser(
+        prog="stack.wsgi", description="Serve a WSGI app over HTTP/1.1, uwsgi, FastCGI and SCGI."
+    )
     default = Settings("", ())
     parser.add_argument("app", metavar="MODULE:CALLABLE", help="where the app is, as in wsgi:app")
     parser.add_argument(
@@ -90,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--protocol",
-        choices=["auto", "http", "uwsgi"],
+        choices=["auto", *(each.value for each in Protocol)],
         default=default.protocol,
         help="auto: on unix sockets by a connection's first byte, on TCP HTTP only (%(default)s)",
     )
@@ -123,21 +145,86 @@ def _parser() -> argparse.ArgumentParser:
         metavar="URL=DIRECTORY",
         help="serve the files below DIRECTORY under the path URL, without the app; may be repeated",
     )
+    _add_logs(parser, default)
+    _add_replacing(parser, default)
     return parser
 
 
+def _add_logs(parser: argparse.ArgumentParser, default: Settings) -> None:
+    parser.add_argument(
+        "--access-log", default=default.access_log, metavar="PATH", help="a line for each request; -: to stdout (none)"
+    )
+    parser.add_argument(
+        "--access-format",
+        choices=access.FORMATS,
+        default=default.access_format,
+        help="how those lines look (%(default)s)",
+    )
+    parser.add_argument(
+        "--log-file",
+        default=default.log_file,
+        metavar="PATH",
+        help="errors, instead of to stderr; as the access log opened again on SIGUSR1",
+    )
+    parser.add_argument(
+        "--state",
+        default=default.state,
+        metavar="PATH",
+        help="a unix socket, the owner's, that tells what the workers do, as JSON: python -m stack.wsgi.status PATH",
+    )
+
+
+def _add_replacing(parser: argparse.ArgumentParser, default: Settings) -> None:
+    parser.add_argument(
+        "--max-requests",
+        type=_bytes,
+        default=default.max_requests,
+        metavar="N",
+        help="a worker that has had so many is replaced; 0: never (%(default)s)",
+    )
+    parser.add_argument(
+        "--max-requests-jitter",
+        type=_bytes,
+        default=default.max_requests_jitter,
+        metavar="N",
+        help="up to so many more, by chance (%(default)s)",
+    )
+    parser.add_argument(
+        "--max-memory",
+        type=_size,
+        default=default.max_memory,
+        metavar="SIZE",
+        help="a worker that has more memory (RSS) is replaced: 500m, 2g or bytes; 0: never (%(default)s)",
+    )
+    parser.add_argument(
+        "--preload",
+        action="store_true",
+        help="load the app once, before the workers are forked, so that they share its memory; refused where the app "
+        "has started threads or opened connections by then",
+    )
+    parser.add_argument("--preload-anyway", action="store_true", help="the same, and only say what would be refused")
+
+
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
+    return _number(text, 1)
 
 
 def _bytes(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise ValueError(text)
-    return number
+    return _number(text, 0)
+
+
+def _number(text: str, least: int) -> int:
+    if not re.fullmatch("[0-9]{1,18}", text) or int(text) < least:
+        raise argparse.ArgumentTypeError(f"a whole number from {least} on wanted, not: {text}")
+    return int(text)
+
+
+def _size(text: str) -> int:
+    """Bytes, as in 500m."""
+    found = re.fullmatch(r"([0-9]+)([kmg]?)", text.lower())
+    if found is None:
+        raise argparse.ArgumentTypeError(f"a size wanted, as in 500m, 2g or 1048576, not: {text}")
+    return int(found[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[found[2]]
 
 
 def _mode(text: str) -> int:
@@ -163,7 +250,10 @@ def _folder(text: str) -> tuple[str, str]:
 
 
 def _seconds(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
     if not 0 <= number < float("inf"):
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"seconds wanted, as in 30 or 0.5, not: {text}")
     return number

@@ -7,7 +7,7 @@ short raises BodyCut in the app. `read(n)` returns n bytes unless the body ends 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from .http import Chunked
 from .protocol import ProtocolError
@@ -156,21 +156,37 @@ class LengthBody(Body):
         return data
 
 
-class ChunkedBody(Body):
-    """A body in chunks, of which `data` arrived with the head. With a `limit`, more bytes raise BodyTooLarge."""
+class Pieces(Protocol):
+    """What takes a body of unknown length out of what arrives: chunks, or the records of FastCGI."""
 
-    def __init__(self, data: bytes, receive: Callable[[int], bytes], limit: int = 0) -> None:
+    @property
+    def done(self) -> bool:
+        """Whether the body is complete."""
+
+    def receive(self, data: bytes) -> None:
+        """Add what has arrived."""
+
+    def piece(self) -> bytes | None:
+        """The next bytes of the body; b"" at its end; None if more has to arrive. It may raise ProtocolError."""
+
+    def leftover(self) -> bytes:
+        """What has arrived beyond the body."""
+
+
+class PiecedBody(Body):
+    """A body that comes in pieces. With a `limit`, more bytes raise BodyTooLarge."""
+
+    def __init__(self, pieces: Pieces, receive: Callable[[int], bytes], limit: int = 0) -> None:
         super().__init__()
         self._limit = limit
         self._room = limit or sys.maxsize  # bytes that may still come
-        self._chunked = Chunked()
-        self._chunked.receive(data)
+        self._pieces = pieces
         self._receive = receive
 
     @property
     def unread(self) -> int | None:
-        """None until the last chunk has been read."""
-        return 0 if self._chunked.done else None
+        """None until the last piece has been read."""
+        return 0 if self._pieces.done else None
 
     @property
     def exceeded(self) -> bool:
@@ -178,13 +194,13 @@ class ChunkedBody(Body):
         return self._room < 0
 
     def leftover(self) -> bytes:
-        """What was received beyond the last chunk."""
-        return self._chunked.rest if self._chunked.done else b""
+        """What was received beyond the last piece."""
+        return self._pieces.leftover() if self._pieces.done else b""
 
     def _more(self) -> bytes:
         try:
             while True:
-                data = self._chunked.piece() if not self.exceeded else b""  # once too large, it stays so
+                data = self._pieces.piece() if not self.exceeded else b""  # once too large, it stays so
                 if data is not None:
                     self._room -= len(data)
                     if self.exceeded:
@@ -192,7 +208,16 @@ class ChunkedBody(Body):
                     return data
                 received = self._receive(PIECE)
                 if not received:
-                    raise BodyCut("the request's body ended before its last chunk")
-                self._chunked.receive(received)
+                    raise BodyCut("the request's body was cut off before its end")
+                self._pieces.receive(received)
         except ProtocolError as error:
             raise BodyCut(f"the request's body is broken: {error.reason}") from error
+
+
+class ChunkedBody(PiecedBody):
+    """A body in chunks, of which `data` arrived with the head."""
+
+    def __init__(self, data: bytes, receive: Callable[[int], bytes], limit: int = 0) -> None:
+        chunked = Chunked()
+        chunked.receive(data)
+        super().__init__(chunked, receive, limit)

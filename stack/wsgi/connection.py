@@ -7,8 +7,8 @@ take the answer, and then for no longer than STALL between two bytes; a TCP peer
 waits of one request, and earns a second by each SLOWEST bytes. A request that waits for its peer is not stuck.
 
 An answer that breaks off half-way ends the connection before its announced end: nginx then breaks off too. Over uwsgi
-without a Content-Length nothing can say so, for there the end of the connection is the end of the answer: nginx 1.22
-passes on what came as if it were whole.
+and SCGI without a Content-Length nothing can say so, for there the end of the connection is the end of the answer:
+nginx 1.22 passes on what came as if it were whole.
 """
 
 from __future__ import annotations
@@ -22,16 +22,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import environ as environs
-from . import http, log, uwsgi
-from .body import Body, BodyCut, BodyTooLarge, ChunkedBody, LengthBody
+from . import fastcgi, http, log, scgi, uwsgi
+from .access import NOBODY, asked, identify, identity
+from .body import Body, BodyCut, BodyTooLarge, ChunkedBody, LengthBody, PiecedBody
 from .protocol import Protocol, ProtocolError, name, spoken
-from .response import PeerGone, Response, answer
+from .response import AS_CGI, AS_HTTP, PeerGone, Response, answer
+from .variables import length as length_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .access import Access
     from .environ import Environ, Origin
     from .response import Transport
+    from .state import Tally
 
 HEAD_WITHIN = 10.0  # seconds from a request's first byte, or from connecting, until its head is complete: else 408
 IDLE_WITHIN = 60.0  # seconds that a kept-alive connection may be silent between two requests
@@ -61,15 +65,19 @@ class Service:
     """What the connections of one process share.
 
     `progress` has a number for each thread: since when (monotonic seconds) its request has not got on, 0 without a
-    request and while it waits for its peer. It is shared with the master. `current` has their environs. `max_body` is
-    in bytes, 0 for no limit.
+    request and while it waits for its peer. It is shared with the master. `current` has their environs. `exhausted`:
+    there was no memory for a request. `max_body` is in bytes, 0 for no limit. `access` and `tally` are told of each
+    request, if they are there.
     """
 
     app: Callable[..., Any]
     progress: memoryview[float]
     current: list[Environ | None] = field(default_factory=list)
     draining: bool = False
+    exhausted: bool = False
     max_body: int = 0
+    access: Access | None = None
+    tally: Tally | None = None
 
 
 class Connection:
@@ -95,6 +103,7 @@ class Connection:
         self._patience = STALL if self._peer is not None else float("inf")
         self._left = self._patience  # seconds that the request may still wait for its peer, in all
         self._buffer = b""
+        self._records: fastcgi.Records | None = None  # of FastCGI
         self._thread = 0
 
     @property
@@ -105,7 +114,9 @@ class Connection:
     @property
     def idle(self) -> bool:
         """Whether nothing of a request has arrived, and nothing of an answer is on its way."""
-        return not self._buffer and not self._lingering and self._unread is None
+        if self._buffer or self._lingering or self._unread is not None:
+            return False
+        return self._records is None or self._records.idle
 
     def close(self) -> None:
         """Close it."""
@@ -146,14 +157,16 @@ class Connection:
             self._fresh = False
             if not self._recognise(data[0]):
                 return False
-        elif not self._buffer:
+        elif not self._buffer and (self._records is None or self._records.idle):
             self.deadline = time.monotonic() + HEAD_WITHIN
         self._buffer = self._buffer + data if self._buffer else data
         return self._requests()
 
     def _requests(self) -> bool:
         """Serve the requests that have arrived whole; whether to wait for more."""
-        request = self._uwsgi if self._protocol is Protocol.UWSGI else self._http
+        request = self._http
+        if self._protocol is not Protocol.HTTP:
+            request = self._packet if self._records is None else self._fastcgi
         step = request if self._unread is None else self._drop
         while (stays := step()) and not self._lingering:
             if not self._buffer:
@@ -171,6 +184,8 @@ class Connection:
             log.line(f"refused a connection that begins with {name(first)}")
             return False
         self._protocol = found
+        if found is Protocol.FASTCGI:
+            self._records = fastcgi.Records()
         return True
 
     # Each of these serves the request that the buffer begins with: None, it is incomplete; else whether to go on.
@@ -203,7 +218,7 @@ class Connection:
         response = Response(self, head.method, head.minor and 1, persists)
         self._serve(environ, body, response)
         if not response.whole or not response.keep_alive:
-            return self._end(body, response, awaited=head.keep_alive)
+            return self._end(response, unread=head.keep_alive or body.unread != 0)
         if head.length == 0:
             self._buffer = data
             return True
@@ -227,21 +242,51 @@ class Connection:
         self._buffer = body.leftover()
         return ended or self._linger()
 
-    def _uwsgi(self) -> bool | None:
-        found = uwsgi.variables(self._buffer)
+    def _packet(self) -> bool | None:
+        """Uwsgi and SCGI: variables, the body, and the end of the connection after the answer."""
+        read, opening = (uwsgi.variables, AS_HTTP) if self._protocol is Protocol.UWSGI else (scgi.variables, AS_CGI)
+        found = read(self._buffer)
         if found is None:
             return None
         variables, size = found
-        environ = environs.of_uwsgi(variables, self._origin)
-        length = uwsgi.length(variables)
+        environ = environs.of_variables(variables, self._origin)
+        length = length_of(variables)
         if length:
             self._check(length)
         data = self._buffer[size:]
         self._buffer = b""
         body = LengthBody(length, data, self._receive) if length else Body()
-        response = Response(self, environ["REQUEST_METHOD"], None, _never)
+        response = Response(self, environ["REQUEST_METHOD"], None, _never, opening)
         self._serve(environ, body, response)
-        return self._end(body, response, awaited=False)
+        return self._end(response, unread=body.unread != 0)
+
+    def _fastcgi(self) -> bool | None:
+        records = self._records
+        if records is None:
+            raise AssertionError("not FastCGI")
+        records.receive(self._buffer)
+        self._buffer = b""
+        request = records.request()
+        self._reply()
+        if request is None:
+            return self._linger() if records.closing else records.idle or None
+        environ = environs.of_variables(request.variables, self._origin)
+        if request.length:
+            self._check(request.length)
+        body = Body() if records.done else PiecedBody(records, self._receive_records, self._service.max_body)
+        response = Response(_Stdout(self, request.id), environ["REQUEST_METHOD"], None, _never, AS_CGI)
+        self._serve(environ, body, response)
+        if not response.whole:
+            with contextlib.suppress(OSError):  # nobody waits for a peer that does not take it
+                self.sock.send(fastcgi.BROKEN, FLAGS)
+            return False
+        arrived = records.arrived()
+        self._reply()
+        self.send(records.end())
+        if records.closing or self._service.draining:
+            return self._end(response, unread=request.keep or not arrived)
+        self._buffer = records.leftover()
+        return True
 
     def _check(self, length: int) -> None:
         """Refuse a body that is too large, before anything is done for it."""
@@ -253,9 +298,14 @@ class Connection:
         """Run the app on one request. Its errors end here, those that would end a process too."""
         service, thread = self._service, self._thread
         environ["wsgi.input"] = body
+        identify(environ)
+        request = asked(environ) if service.access is not None else NOBODY
+        tally = service.tally
+        if tally is not None:
+            tally.begins(thread, environ, believed=self._peer is None)
         self._left = self._patience
         service.current[thread] = environ
-        service.progress[thread] = time.monotonic()
+        service.progress[thread] = began = time.monotonic()
         try:
             result = service.app(environ, response.start)
             try:
@@ -273,17 +323,26 @@ class Connection:
         finally:
             service.progress[thread] = 0.0
             service.current[thread] = None
+        if tally is not None or service.access is not None:
+            ended = time.monotonic()
+            if tally is not None:
+                tally.ends(thread, failed=response.failed, size=response.sent, now=ended)
+            if service.access is not None:
+                service.access.write(request, response.status, response.sent, ended - began)
         if response.fault:
-            log.line(f"{environs.request_line(environ)}: {response.fault}")
+            log.line(f"{environs.request_line(environ)}: {response.fault} ({identity(environ)})")
 
     def _failed(self, environ: Environ, body: Body, response: Response, error: BaseException) -> None:
         """Tell the log, and the client if it is not too late."""
+        if isinstance(error, MemoryError):
+            self._service.exhausted = True  # first: what follows needs memory
         line = environs.request_line(environ)
         cut = isinstance(error, BodyCut)
         if cut:
-            log.line(f"{line}: {error}")
+            log.line(f"{line}: {error} ({identity(environ)})")
         else:
-            log.failure(f"{line}: {'raised after its answer began' if response.started else 'raised'}", error)
+            how = "raised after its answer began" if response.started else "raised"
+            log.failure(f"{line}: {how} ({identity(environ)})", error)
         if response.whole:  # raised by close()
             return
         if response.started:
@@ -294,12 +353,12 @@ class Connection:
             status = 413 if body.exceeded else 400 if cut else 500
             response.fail(f"{status} {PHRASES[status]}", PHRASES[status])
 
-    def _end(self, body: Body, response: Response, *, awaited: bool) -> bool:
-        """Before closing: let the peer see the end, and do not reset it while it still writes its request.
+    def _end(self, response: Response, *, unread: bool) -> bool:
+        """Before closing: let the peer see the end, and do not reset it while it still writes.
 
-        `awaited`: the peer wanted to keep the connection. It may have sent the next request already.
+        `unread`: more of this request may come, or the next one, as the peer wanted to keep the connection.
         """
-        if response.whole and (awaited or body.unread != 0):
+        if response.whole and unread:
             return self._linger()
         if response.whole and not response.framed:
             # A child process that the app has forked may hold the connection too: closing would then say nothing.
@@ -310,8 +369,20 @@ class Connection:
     def _refuse(self, error: ProtocolError, transport: Transport | None = None) -> None:
         """Answer a request that cannot be served."""
         log.line(f"refused a request with {error.status}: {error.reason}")
-        minor = None if self._protocol is Protocol.UWSGI else 1
-        Response(transport or self, "GET", minor, _never).fail(f"{error.status} {PHRASES[error.status]}", error.reason)
+        if self._service.access is not None:
+            nobody = (self._peer[0], *NOBODY[1:]) if self._peer is not None else NOBODY
+            self._service.access.write(nobody, error.status, 0, 0.0)
+        records = self._records
+        if records is not None:
+            if not records.active:  # nobody has asked for an answer
+                return
+            transport = _Stdout(self, records.active)
+        minor = 1 if self._protocol is Protocol.HTTP else None
+        opening = AS_HTTP if self._protocol in {Protocol.HTTP, Protocol.UWSGI} else AS_CGI
+        response = Response(transport or self, "GET", minor, _never, opening)
+        response.fail(f"{error.status} {PHRASES[error.status]}", error.reason)
+        if records is not None:
+            self.send(records.end())
 
     def _linger(self) -> bool:
         """Say that nothing more comes; whether to wait, and drop what still arrives.
@@ -332,6 +403,18 @@ class Connection:
         if self._expected:
             self._expected = False
             self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return self._receive(size)
+
+    def _reply(self) -> None:
+        """Send what the FastCGI specification wants said beside the answer."""
+        records = self._records
+        if records is not None and records.replies:
+            replies, records.replies = records.replies, b""
+            self.send(replies)
+
+    def _receive_records(self, size: int) -> bytes:
+        """Receive more of a body in records. The peer may want its replies before."""
+        self._reply()
         return self._receive(size)
 
     def _receive(self, size: int) -> bytes:
@@ -420,6 +503,32 @@ class Connection:
         self._left = min(self._patience, self._left + count / SLOWEST)
         if self._service.progress[self._thread]:
             self._service.progress[self._thread] = time.monotonic()
+
+
+class _Stdout:
+    """A transport that puts what it sends into the records of one FastCGI request."""
+
+    def __init__(self, connection: Connection, request_id: int) -> None:
+        self._connection = connection
+        self._id = request_id
+
+    def send(self, data: bytes) -> None:
+        """Send all of it."""
+        for at in range(0, len(data), fastcgi.CONTENT_MOST):
+            part = data[at : at + fastcgi.CONTENT_MOST]
+            self._connection.send(fastcgi.record(fastcgi.STDOUT, self._id, part))
+
+    def send_file(self, fd: int, offset: int, count: int) -> int:
+        """Send part of a file. One that has become shorter leaves a record incomplete: the answer breaks off."""
+        sent = 0
+        while sent < count:
+            size = min(fastcgi.CONTENT_MOST, count - sent)
+            self._connection.send(fastcgi.header(fastcgi.STDOUT, self._id, size))
+            went = self._connection.send_file(fd, offset + sent, size)
+            sent += went
+            if went < size:
+                break
+        return sent
 
 
 class _Once:

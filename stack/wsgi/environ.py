@@ -1,14 +1,14 @@
-"""The WSGI environ of a request (PEP 3333), from an HTTP head or from uwsgi variables.
+"""The WSGI environ of a request (PEP 3333), from an HTTP head or from CGI variables.
 
 Over HTTP on a unix socket the peer is this machine's web server, because the socket's mode admits nobody else, and is
 believed: X-Forwarded-For (the rightmost entry, the one that it has added) becomes REMOTE_ADDR, X-Forwarded-Proto
 becomes `wsgi.url_scheme` and HTTPS. X-Forwarded-Host and -Port stay headers. On TCP nothing is believed. Who talks to
 a unix socket without saying for whom is a program on this machine: REMOTE_ADDR is then 127.0.0.1.
 
-Over uwsgi the web server has the last word on the path, for it knows its rewrites and prefixes: PATH_INFO is used as
-sent. nginx's `$document_uri` has repeated slashes merged and dots resolved; who wants the path as the client wrote it
-sends no PATH_INFO, and it is derived from REQUEST_URI. A PATH_INFO that still has the whole path though SCRIPT_NAME
-is sent has the prefix taken off.
+Over the other protocols the web server has the last word on the path, for it knows its rewrites and prefixes: PATH_INFO
+is used as sent. nginx's `$document_uri` has repeated slashes merged and dots resolved; who wants the path as the client
+wrote it sends no PATH_INFO, and it is derived from REQUEST_URI. A PATH_INFO that still has the whole path though
+SCRIPT_NAME is sent has the prefix taken off.
 """
 
 from __future__ import annotations
@@ -87,17 +87,17 @@ def of_http(head: Head, origin: Origin, peer: tuple[str, str] | None) -> Environ
     return environ
 
 
-def of_uwsgi(found: dict[str, str], origin: Origin) -> Environ:
-    """The environ of a uwsgi request, but for `wsgi.input`.
+def of_variables(found: dict[str, str], origin: Origin) -> Environ:
+    """The environ of a uwsgi, FastCGI or SCGI request, but for `wsgi.input`.
 
     Raises:
-        ProtocolError: 400, the packet has no REQUEST_METHOD, or neither PATH_INFO nor REQUEST_URI.
+        ProtocolError: 400, there is no REQUEST_METHOD, or neither PATH_INFO nor REQUEST_URI.
     """
     environ = origin.base.copy()
     environ.update(found)
     uri = found.get("REQUEST_URI")
     if not found.get("REQUEST_METHOD") or (uri is None and "PATH_INFO" not in found):
-        raise ProtocolError(400, "a uwsgi packet without REQUEST_METHOD, or with neither REQUEST_URI nor PATH_INFO")
+        raise ProtocolError(400, "a request without REQUEST_METHOD, or with neither REQUEST_URI nor PATH_INFO")
     raw_path, _, query = (uri or "").partition("?")
     whole = unquote(raw_path, "latin-1")
     path = found.get("PATH_INFO")
@@ -121,10 +121,8 @@ def of_uwsgi(found: dict[str, str], origin: Origin) -> Environ:
 
 
 def request_line(environ: Environ) -> str:
-    """The request as a line of a log names it, with its id if the web server gave it one."""
-    target = environ.get("REQUEST_URI") or environ.get("PATH_INFO", "")
-    identity = environ.get("HTTP_X_REQUEST_ID")
-    return f"{environ.get('REQUEST_METHOD')} {target}" + (f" (request {identity})" if identity else "")
+    """The request as a line of a log names it."""
+    return f"{environ.get('REQUEST_METHOD')} {environ.get('REQUEST_URI') or environ.get('PATH_INFO', '')}"
 
 
 def _name_from_host(environ: Environ) -> None:

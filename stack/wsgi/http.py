@@ -247,6 +247,10 @@ class Chunked:
         """Add what has arrived."""
         self.rest += data
 
+    def leftover(self) -> bytes:
+        """What has arrived beyond the body."""
+        return self.rest
+
     def piece(self) -> bytes | None:
         """The next bytes of the body; b"" at its end; None if more has to arrive.
 

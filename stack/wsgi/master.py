@@ -6,7 +6,11 @@ the master, so that `kill -9` of it leaves nothing behind.
 
 SIGTERM   finish what is queued and in hand, within `stop_within`; exit 0. A second one changes nothing.
 SIGINT    the same within a second; exit 130, as a shell would report it.
-SIGHUP    noted and ignored: reloading is starting a successor beside, and stopping this one.
+SIGHUP    replace the workers, one by one, by such with the code as it is now; what does not load changes nothing.
+SIGUSR1   open the logs again.
+
+A worker is `due` to be replaced when it has old code, had its requests or has too much memory: one more is spawned,
+and when that is ready, one that is due is told to leave. So there are never fewer than wanted for its sake.
 
 A worker that ends before any was ever ready stops everything: with LOAD_FAILED if that was its code, else 1. Later
 ones are replaced, at once and then with growing pauses.
@@ -16,47 +20,75 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import mmap
+import gc
 import os
+import random
 import select
 import signal
 import sys
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..fleet import Act, Child, Policy, State, pause
-from . import address, log
+from . import address, log, preload
+from .application import load
+from .notify import Manager
 from .process import die_with
-from .worker import LOAD_FAILED, READY, REPORT, TIMED_OUT, Worker
+from .state import REQUESTS, Tally, proportional, resident
+from .worker import FEWER, LEAVE, LOAD_FAILED, READY, REOPEN, REPORT, TICK, TIMED_OUT, Shared, Worker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .access import Access
     from .address import Listener
     from .arguments import Settings
+    from .state import Teller
 
 INTERRUPTED = 130
 QUICK = 1.0  # seconds to stop within after SIGINT, and for the other requests beside a stuck one
 STUCK_KILL = 1.0  # seconds beyond the timeout, after which a worker that has not noticed by itself is killed
 STOPPED_KILL = 3.0  # seconds that a worker may be stopped (SIGSTOP) before it is killed
-HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, REOPEN)
+OLD_CODE = "SIGHUP"
 
 
 @dataclass(slots=True)
 class Kept:
-    """A worker as the master knows it. `progress` is shared with it: see `connection.Service`."""
+    """A worker as the master knows it. `tally` is shared with it; `due` is why it shall be replaced, "" if it need not.
+
+    `code` counts the loads of the code, from 1; `most` is how many requests it may have, 0 for any number.
+    """
 
     child: Child
-    progress: memoryview[float]
+    tally: Tally
+    code: int
+    most: int = 0
+    due: str = ""
     stopped_at: float | None = None
     retiring: bool = False
+    fits: bool = True  # whether it had less memory than --max-memory when it was ready
 
 
 class Master:
     """Runs the workers on sockets that are bound already."""
 
-    def __init__(self, settings: Settings, listeners: list[Listener]) -> None:
+    def __init__(
+        self, settings: Settings, listeners: list[Listener], access: Access | None = None, teller: Teller | None = None
+    ) -> None:
         self._settings = settings
         self._listeners = listeners
+        self._access = access
+        self._teller = teller
+        self._manager = Manager()
+        self._app: Callable[..., Any] | None = None
+        self._since = time.time()
+        self._code = 1
+        self._loading = False
+        self._reloading = False
+        self._told_ready = False
+        self._looked_at = time.monotonic()
         # Importing takes as long as it takes: who started this server knows how long it may.
         self._policy = Policy(start_within=float("inf"), stop_within=settings.stop_within)
         self._workers: dict[int, Kept] = {}
@@ -70,7 +102,9 @@ class Master:
     def run(self) -> int:
         """Keep the workers until told to stop; the exit code."""
         self._open()
-        where = ", ".join(_shown(each) for each in self._listeners)
+        if self._settings.preload and not self._preload():
+            return self._close(LOAD_FAILED)
+        where = ", ".join(_where(each) for each in self._listeners)
         log.line(f"listening on {where}: {self._settings.workers} workers of {self._settings.threads} threads")
         while True:
             self._obey()
@@ -80,11 +114,16 @@ class Master:
                 break
             self._act(time.monotonic())
             self._wait(time.monotonic())
+        log.line("stopped")
+        return self._close(self._exit_code)
+
+    def _close(self, code: int) -> int:
         for each in self._listeners:
             address.remove(each)
             each.socket.close()
-        log.line("stopped")
-        return self._exit_code
+        if self._teller is not None:
+            self._teller.close()
+        return code
 
     def _open(self) -> None:
         flags = os.O_NONBLOCK | os.O_CLOEXEC
@@ -92,12 +131,42 @@ class Master:
         self._reports, self._reports_write = os.pipe2(flags)
         self._first_to_tell, self._tell_write = os.pipe2(flags)
         os.write(self._tell_write, b".")
+        self._take_signals()
+
+    def _take_signals(self) -> None:
         signal.set_wakeup_fd(self._signals_write, warn_on_full_buffer=False)
         for number in HANDLED:
             signal.signal(number, self._note)
 
     def _note(self, number: int, frame: object) -> None:  # noqa: ARG002 - the form of a handler
+        if self._loading and number in {signal.SIGTERM, signal.SIGINT}:  # in an import, which may take long
+            os._exit(self._close(INTERRUPTED if number == signal.SIGINT else 0))
         self._arrived.append(number)
+
+    def _preload(self) -> bool:
+        """Load the app here, for all workers; whether it may be shared by them."""
+        before = preload.descriptors()
+        self._loading = True
+        try:
+            self._app = load(self._settings.app)
+        except BaseException as error:  # noqa: BLE001 - sys.exit() in a module is a failure to load too
+            log.failure(f"cannot load {self._settings.app}", error)
+            return False
+        finally:
+            self._loading = False
+            self._take_signals()  # whatever the app has set up for them
+        found = preload.threads() + preload.opened(before)
+        if foreign := preload.foreign_threads():
+            log.line(f"--preload: the app's libraries have started {foreign} threads, which no worker will have")
+        if found:
+            what = f"{self._settings.app} has made while it was imported what cannot be shared: {', '.join(found)}"
+            if not self._settings.preload_anyway:
+                log.line(f"--preload: {what}; make it on the first request, or go without --preload")
+                return False
+            log.line(f"--preload-anyway: {what}")
+        gc.collect()
+        gc.freeze()  # the collector writes to what it looks at, and what is written to is no longer shared
+        return True
 
     # One round.
 
@@ -106,18 +175,46 @@ class Master:
         while self._arrived:
             number = self._arrived.pop(0)
             if number == signal.SIGHUP:
-                log.line("SIGHUP is ignored: to reload, start a successor and stop this one with SIGTERM")
+                self._reload()
+            elif number == REOPEN:
+                log.reopen(self._settings.log_file, self._access)
+                for pid in self._workers:
+                    os.kill(pid, REOPEN)
             elif number == signal.SIGINT:
                 self._policy = replace(self._policy, stop_within=min(QUICK, self._policy.stop_within))
                 self._stop(INTERRUPTED, "SIGINT: stopping now")
             elif number == signal.SIGTERM:
                 self._stop(0, f"SIGTERM: finishing what is in hand, within {self._settings.stop_within:g} s")
 
+    def _reload(self) -> None:
+        """Want the code as it is now."""
+        if self._stopping:
+            return
+        if self._settings.preload:
+            log.line(
+                "SIGHUP: refused, for with --preload the code is loaded once; start a successor, and stop this one"
+            )
+            return
+        log.line("SIGHUP: replacing the workers, one by one")
+        self._manager.reloading()
+        self._reloading = True
+        self._code += 1
+        self._failures, self._retry_at = 0, 0.0
+        for kept in self._workers.values():
+            kept.due = OLD_CODE
+
+    def _end_reload(self, text: str) -> None:
+        """The reload is over, one way or the other."""
+        self._reloading = False
+        log.line(f"SIGHUP: {text}")
+        self._manager.ready(text)
+
     def _stop(self, code: int, why: str) -> None:
         if code == INTERRUPTED or not self._stopping:
             self._exit_code = code
         if not self._stopping:
             log.line(why)
+            self._manager.stopping()
         self._stopping = True
         for each in self._listeners:  # so that nothing enters a queue that nobody will empty
             address.refuse_new(each)
@@ -154,6 +251,13 @@ class Master:
         if code == LOAD_FAILED:
             with contextlib.suppress(BlockingIOError):
                 os.write(self._tell_write, b".")
+        if kept.due and kept.child.asked_at is not None:
+            log.line(f"worker {pid} has left ({kept.due})" if code == 0 else f"worker {pid} {how}; it was to leave")
+            return
+        if self._reloading and kept.child.ready_at is None and kept.child.asked_at is None:
+            for each in self._workers.values():
+                each.due = "" if each.due == OLD_CODE else each.due
+            self._end_reload(f"given up: worker {pid} {how} before it was ready; what serves goes on as it is")
         self._failures = 1 if kept.child.was_stable(self._policy, now) else self._failures + 1
         wait = pause(self._policy, self._failures)
         self._retry_at = now + wait
@@ -174,27 +278,74 @@ class Master:
                     continue
                 if what == READY:
                     kept.child = replace(kept.child, ready_at=now)
+                    self._became_ready(pid, kept)
                 elif kept.child.asked_at is None:
                     kept.retiring = True
                     kept.child = kept.child.after(Act.ASK, now)
 
+    def _became_ready(self, pid: int, kept: Kept) -> None:
+        most = self._settings.max_memory
+        if most and (size := resident(pid)) >= most:
+            kept.fits = False
+            log.line(f"worker {pid} has {size >> 20} MB before its first request, over --max-memory: it is left alone")
+        if not self._told_ready and len(self._ready()) >= self._settings.workers:
+            self._told_ready = True
+            self._manager.ready(f"{self._settings.workers} workers")
+
+    def _ready(self) -> list[Kept]:
+        return [each for each in self._workers.values() if each.child.state is State.READY]
+
+    def _look(self, now: float) -> None:
+        """See which workers have had their share."""
+        if not self._looks or now < self._looked_at + TICK:
+            return
+        self._looked_at = now
+        for pid, kept in self._workers.items():
+            if kept.due or kept.child.state is not State.READY:
+                continue
+            if kept.most and kept.tally.total(REQUESTS) >= kept.most:
+                kept.due = f"{kept.most} requests"
+            elif self._settings.max_memory and kept.fits and (size := resident(pid)) >= self._settings.max_memory:
+                kept.due = f"{size >> 20} MB"
+            if kept.due:
+                log.line(f"worker {pid} has had {kept.due}: to be replaced")
+
+    @property
+    def _looks(self) -> bool:
+        return bool(self._settings.max_requests or self._settings.max_memory)
+
+    def _relieve(self, now: float) -> None:
+        """Tell a worker that is due to leave, once there is one more than wanted."""
+        ready = self._ready()
+        due = [(pid, each) for pid, each in self._workers.items() if each.due and each in ready]
+        if due and len(ready) > self._settings.workers:
+            pid, kept = due[0]
+            os.kill(pid, LEAVE)
+            kept.child = kept.child.after(Act.ASK, now)
+        if self._reloading and not any(each.due == OLD_CODE and _serves(each) for each in self._workers.values()):
+            self._end_reload("all workers have the new code")
+
     def _act(self, now: float) -> None:
         """Ask, kill and spawn what is due."""
+        if not self._stopping:
+            self._look(now)
+            self._relieve(now)
         for pid, kept in self._workers.items():
             act = kept.child.due(self._patience(kept), now, wanted=not self._stopping)
             if act is None and kept.child.state is not State.KILLED:
                 act = self._lost(pid, kept, now)
             if act is not None:
                 os.kill(pid, signal.SIGTERM if act is Act.ASK else signal.SIGKILL)
-                if act is Act.KILL and self._stopping and kept.child.killed_at is None:
+                if act is Act.KILL and (self._stopping or kept.due) and kept.child.killed_at is None:
                     log.line(f"worker {pid} was not done in time; killed")
                 kept.child = kept.child.after(act, now)
         while not self._stopping and now >= self._retry_at and self._missing():
             self._spawn(now)
 
     def _missing(self) -> int:
-        serving = sum(each.child.state in {State.STARTING, State.READY} for each in self._workers.values())
-        return self._settings.workers - serving
+        """How many workers there are too few: one more than wanted shall be there as long as one is due."""
+        serving = [each for each in self._workers.values() if _serves(each)]
+        return self._settings.workers + any(each.due for each in serving) - len(serving)
 
     def _patience(self, kept: Kept) -> Policy:
         return replace(self._policy, stop_within=QUICK) if kept.retiring else self._policy
@@ -212,7 +363,7 @@ class Master:
 
     def _stuck_at(self, kept: Kept) -> float | None:
         """When the oldest request of a worker is overdue even for being noticed."""
-        busy = [since for since in kept.progress if since]
+        busy = [since for since in kept.tally.progress if since]
         if not self._settings.timeout or not busy:
             return None
         return min(busy) + self._settings.timeout + STUCK_KILL
@@ -230,32 +381,79 @@ class Master:
                 moments.append(kept.stopped_at + STOPPED_KILL)
         if not self._stopping and self._missing():
             moments.append(self._retry_at)
+        if self._looks and not self._stopping:
+            moments.append(self._looked_at + TICK)
         until = min(moments, default=float("inf"))
         seconds = None if until == float("inf") else max(0.0, until - now)
-        if self._arrived:
+        if self._arrived or (self._stopping and not self._workers):
             seconds = 0.0
-        if self._signals in select.select([self._signals, self._reports], [], [], seconds)[0]:
+        awaited: list[Any] = [self._signals, self._reports, *([self._teller] if self._teller else [])]
+        arrived = select.select(awaited, [], [], seconds)[0]
+        if self._signals in arrived:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._signals, 512)
+        if self._teller is not None and self._teller in arrived:
+            self._teller.tell(self._shown(time.monotonic()))
+
+    def _shown(self, now: float) -> dict[str, Any]:
+        """The state, for whoever asks."""
+        return {
+            "pid": os.getpid(),
+            "since": self._since,
+            "code": self._code,
+            "stopping": self._stopping,
+            "reloading": self._reloading,
+            "wanted": self._settings.workers,
+            "threads": self._settings.threads,
+            "workers": [
+                {
+                    "pid": pid,
+                    "state": kept.child.state.value,
+                    "code": kept.code,
+                    "due": kept.due,
+                    "age": round(now - (kept.child.spawned_at or now), 3),
+                    "rss": resident(pid),
+                    "pss": proportional(pid),
+                    **kept.tally.shown(now),
+                }
+                for pid, kept in self._workers.items()
+            ],
+        }
+
+    def _cannot_spawn(self, error: OSError, now: float) -> None:
+        """There may be no more processes, or not enough memory for one."""
+        log.line(f"worker {len(self._workers) + 1} of {self._settings.workers}: {error.strerror}; {FEWER}")
+        if not self._ever_ready:
+            self._stop(LOAD_FAILED, "stopping")
+        self._failures = max(1, self._failures) + 1
+        self._retry_at = now + pause(self._policy, self._failures)
 
     def _spawn(self, now: float) -> None:
         """Fork a worker."""
-        shared = mmap.mmap(-1, 8 * self._settings.threads)
-        progress = memoryview(shared).cast("d")
+        tally = Tally(self._settings.threads)
+        most = self._settings.max_requests
+        most += random.randint(0, self._settings.max_requests_jitter) if most else 0  # noqa: S311 - no secret
         master = os.getpid()
         # Blocked until the worker has handlers of its own: what is sent to it meanwhile must not be lost.
         signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+            self._cannot_spawn(error, now)
+            return
         if pid:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
-            self._workers[pid] = Kept(Child(pid=pid, spawned_at=now), progress)
+            self._workers[pid] = Kept(Child(pid=pid, spawned_at=now), tally, self._code, most)
             return
         code = 1
         try:
             die_with(master)
             self._workers.clear()
-            worker = Worker(self._settings, self._listeners, self._reports_write, progress, self._first_to_tell)
-            code = worker.run()
+            if self._teller is not None:
+                self._teller.listener.socket.close()
+            shared = Shared(self._reports_write, self._first_to_tell, tally, self._access, self._app)
+            code = Worker(self._settings, self._listeners, shared).run()
             # Not sys.exit(): it would wait for whatever threads the app has left running.
             atexit._run_exitfuncs()  # noqa: SLF001 - there is no other way to run them
         except BaseException as error:  # noqa: BLE001 - must never go on as a second master
@@ -266,7 +464,11 @@ class Master:
             os._exit(code)
 
 
-def _shown(listener: Listener) -> str:
+def _serves(kept: Kept) -> bool:
+    return kept.child.state in {State.STARTING, State.READY}
+
+
+def _where(listener: Listener) -> str:
     """The address as it became: a port 0 has a number now."""
     if listener.unix:
         return listener.address.text

@@ -19,32 +19,37 @@ class Protocol(Enum):
 
     HTTP = "http"
     UWSGI = "uwsgi"
+    FASTCGI = "fastcgi"
+    SCGI = "scgi"
 
 
 def spoken(first: int) -> Protocol | None:
     """The protocol that a connection beginning with this byte speaks; None if we do not speak it.
 
     uwsgi: modifier1 is 0 for a WSGI request. HTTP: a method; all registered ones are capital letters (RFC 9110 9.1).
+    FastCGI: the version is 1 (3.3). SCGI: a netstring's size.
     """
     if 0x41 <= first <= 0x5A:
         return Protocol.HTTP
-    return Protocol.UWSGI if first == 0x00 else None
+    if first == 0x00:
+        return Protocol.UWSGI
+    if first == 0x01:
+        return Protocol.FASTCGI
+    return Protocol.SCGI if 0x30 <= first <= 0x39 else None
 
 
 def name(first: int) -> str:
     """What a first byte that is refused most likely means, for the log."""
-    if first in _NAMES:
-        return f"0x{first:02x}: {_NAMES[first]}"
-    if 0x30 <= first <= 0x39:
-        return f"0x{first:02x}: SCGI, which is not spoken here yet"
+    found = spoken(first)
+    if found is not None:
+        return f"0x{first:02x}: {_NAMES[found]}, which this address does not take (--protocol {found.value})"
     if 0x61 <= first <= 0x7A:
         return f"0x{first:02x}: an HTTP method in small letters, which does not exist"
-    return f"0x{first:02x}: neither HTTP nor uwsgi (or a uwsgi modifier1 other than 0)"
+    return f"0x{first:02x}: {_FOREIGN.get(first, 'none of HTTP, uwsgi with modifier1 0, FastCGI and SCGI')}"
 
 
-_NAMES = {
-    0x00: "uwsgi, which this address does not take (--protocol uwsgi)",
-    0x01: "FastCGI, which is not spoken here yet",
+_NAMES = {Protocol.HTTP: "HTTP", Protocol.UWSGI: "uwsgi", Protocol.FASTCGI: "FastCGI", Protocol.SCGI: "SCGI"}
+_FOREIGN = {
     0x0D: "the PROXY protocol, version 2, which is not spoken here",
     0x16: "a TLS handshake; TLS ends at the web server, here is plain HTTP",
 }

@@ -1,7 +1,8 @@
 """The answer to one request: start_response, write, the app's iterable, and how they become bytes (PEP 3333).
 
 Framing (RFC 9112 6.3): the app's Content-Length; else the length of the only chunk; else chunks over HTTP/1.1; else
-the end of the connection (HTTP/1.0, uwsgi). The head goes out with the first bytes of the body, or at the end.
+the end of the connection (HTTP/1.0, uwsgi, SCGI) or of the request (FastCGI). The head goes out with the first bytes of
+the body, or at the end.
 
 Refused when given to start_response, as an error in the app: a status that is not "999 Reason" or is 1xx, headers
 that are not pairs of latin-1 str, control characters in them, and the hop-by-hop headers that would change the
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 JOIN_LIMIT = 65536  # bytes up to which copying parts together is cheaper than another system call
 SERVER = "stackctl"
+
+# What comes before the status: as in HTTP, which uwsgi has too, and as in CGI (RFC 3875 6.3.3), so FastCGI and SCGI.
+AS_HTTP = "HTTP/1.1 "
+AS_CGI = "Status: "
 
 # PEP 3333, "The start_response() Callable": "999 Message here", no control characters
 STATUS = re.compile(r"[2-9][0-9][0-9](?: [\t -~\x80-\xff]*)?")
@@ -83,15 +88,24 @@ class FileWrapper:
 
 
 class Response:
-    """One answer. `minor` is that of HTTP/1.minor, or None over uwsgi.
+    """One answer. `minor` is that of HTTP/1.minor, or None over other protocols. `opening` comes before the status.
 
     `persists` is asked when the head is made, whether the connection may stay; `keep_alive` tells afterwards. `started`
-    is whether bytes went out, `whole` whether the answer is complete. `fault` is what the app did wrong with it.
+    is whether bytes went out, `whole` whether the answer is complete, `sent` how many bytes of a body went out, `fault`
+    what the app did wrong with it.
     """
 
-    def __init__(self, transport: Transport, method: str, minor: int | None, persists: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        method: str,
+        minor: int | None,
+        persists: Callable[[], bool],
+        opening: str = AS_HTTP,
+    ) -> None:
         self.started = False
         self.whole = False
+        self.sent = 0
         self.fault = ""
         self.keep_alive = False
         self.framed = False
@@ -99,6 +113,7 @@ class Response:
         self._head_only = method == "HEAD"
         self._minor = minor
         self._persists = persists
+        self._opening = opening
         self._status = ""
         self._headers: Headers = []
         self._names: set[str] = set()
@@ -109,6 +124,16 @@ class Response:
     def bodiless(self) -> bool:
         """RFC 9110 6.4.1: answers to HEAD, 204 and 304 have no body."""
         return self._head_only or self._status.startswith(("204", "304"))
+
+    @property
+    def status(self) -> int:
+        """Its status as a number; 500 as long as the app has told none."""
+        return int(self._status[:3] or 500)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it says that the server, or the app, has failed."""
+        return self._status[:1] in {"5", ""}
 
     @property
     def failing(self) -> bool:
@@ -128,6 +153,8 @@ class Response:
         if type(status) is not str or not STATUS.fullmatch(status):
             raise ValueError(f'not a status of the form "200 OK": {status!r}')
         checked, names, length = _checked(headers)
+        if "status" in names and self._opening == AS_CGI:  # there is one already, and the web server obeys it
+            checked = [each for each in checked if each[0].lower() != "status"]
         self._status, self._headers, self._names, self._left = status, checked, names, length
         return self.write
 
@@ -138,7 +165,7 @@ class Response:
     def chunk(self, data: bytes, *, only: bool = False) -> None:
         """Send a chunk of the body. `only` tells that no other will come, so its length is the body's."""
         if not isinstance(data, bytes):
-            raise TypeError(f"the body must be bytes, not {type(data).__name__}")
+            raise TypeError(f"the body must be an iterable of bytes; a piece of it is {type(data).__name__}")
         if not data:
             return
         if not self.started:
@@ -158,7 +185,9 @@ class Response:
         self._emit(head)
         if self.bodiless or self._left is None:
             return
-        self._left -= self._transport.send_file(fd, position, min(size, self._left))
+        count = self._transport.send_file(fd, position, min(size, self._left))
+        self.sent += count
+        self._left -= count
 
     def finish(self) -> None:
         """The app has no more: send what is left to send."""
@@ -186,7 +215,7 @@ class Response:
         if not self._status:
             raise AssertionError("start_response was not called before the body")
         status = self._status if " " in self._status else f"{self._status} "
-        lines = [f"HTTP/1.1 {status}\r\n"]
+        lines = [f"{self._opening}{status}\r\n"]
         headers = self._headers
         if status.startswith("204"):  # RFC 9110 8.6: no Content-Length
             headers = [each for each in headers if each[0].lower() != "content-length"]
@@ -218,12 +247,14 @@ class Response:
         if self.bodiless:
             return ()
         if self._chunked:
+            self.sent += len(data)
             return (b"%x\r\n" % len(data), data, b"\r\n")
         if self._left is not None:
             if len(data) > self._left:
                 self.fault = "the app's body exceeds its Content-Length; the rest is cut"
                 data = data[: self._left]
             self._left -= len(data)
+        self.sent += len(data)
         return (data,)
 
     def _emit(self, *parts: bytes) -> None:
@@ -243,7 +274,13 @@ def answer(result: Iterable[bytes], response: Response) -> None:
             response.finish()
             return
     only = hasattr(result, "__len__") and len(cast("list[bytes]", result)) == 1
-    for data in result:
+    try:
+        pieces = iter(result)
+    except TypeError:
+        if hasattr(result, "__iter__"):  # the app's own error
+            raise
+        raise TypeError(f"the app must return an iterable of bytes, not {type(result).__name__}") from None
+    for data in pieces:
         response.chunk(data, only=only)
         if response.started and response.bodiless:
             break
@@ -260,7 +297,10 @@ def _checked(headers: Headers) -> tuple[Headers, set[str], int | None]:
     checked: Headers = []
     names: set[str] = set()
     length: int | None = None
-    for name, value in headers:
+    for pair in headers:
+        if type(pair) is not tuple or len(pair) != 2:
+            raise ValueError(f"not a pair of name and value: {pair!r}")
+        name, value = pair
         lower = _lower.get(name)
         if lower is None:
             lower = _name(name)

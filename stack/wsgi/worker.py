@@ -9,7 +9,8 @@ until it is put back. Descriptors are armed one-shot, so an event is delivered o
 has been used again meanwhile, only makes its thread look in vain.
 
 The main thread serves nothing. It takes signals, closes connections whose deadline has passed, watches for requests
-that do not get on, and drains: no thread loses its request to any of that.
+that do not get on, and drains: no thread loses its request to any of that. It drains in two ways: at SIGTERM the whole
+server ends, and what is queued is accepted; at LEAVE a successor has taken its place already, and the queue is others'.
 """
 
 from __future__ import annotations
@@ -25,20 +26,29 @@ import sys
 import threading
 import time
 import traceback
-from typing import TYPE_CHECKING
+from collections import deque
+from dataclasses import dataclass
+from importlib import invalidate_caches
+from typing import TYPE_CHECKING, Any
 
 from . import log
+from .access import identity
 from .application import load
 from .connection import Connection, Service
 from .environ import Origin, request_line
 from .protocol import Protocol
+from .state import RECENT, REQUESTS
 from .static import Static
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .access import Access
     from .address import Listener
     from .arguments import Settings
+    from .state import Tally
 
-LOAD_FAILED = 3  # exit code of a worker that cannot load the app, and of the master then
+LOAD_FAILED = 3  # exit code of a worker that cannot load the app or have its threads, and of the master then
 TIMED_OUT = 4  # exit code of a worker whose request did not get on, once its other requests are done
 TICK = 1.0  # seconds between two looks at the deadlines
 DRAIN_TICK = 0.02  # seconds between two looks at whether all is done
@@ -53,56 +63,73 @@ READY = 1  # what a worker tells the master: with its pid, as REPORT packs them
 RETIRING = 2
 REPORT = struct.Struct("=iB")
 
+FEWER = "fewer --workers or --threads, or a higher limit (ulimit -u and -v, pids.max of the control group)"
 
-class Worker:
-    """One process's share of the server.
+LEAVE = signal.SIGUSR2  # tells a worker whose place has been taken to finish what it has
+REOPEN = signal.SIGUSR1  # tells it to open the logs again
 
-    `report` is a pipe to the master; `progress` is shared with it (see `connection.Service`). `first_to_tell` is a
-    pipe with one byte: of several workers that fail to load the app, the one that gets it writes the traceback.
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What a worker has of its master's, from before the fork.
+
+    `report` is a pipe to it. `first_to_tell` is a pipe with one byte: of several workers that fail to load the app, the
+    one that gets it writes the traceback. `app` is there if the master has loaded it.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        listeners: list[Listener],
-        report: int,
-        progress: memoryview[float],
-        first_to_tell: int,
-    ) -> None:
+    report: int
+    first_to_tell: int
+    tally: Tally
+    access: Access | None = None
+    app: Callable[..., Any] | None = None
+
+
+class Worker:
+    """One process's share of the server."""
+
+    def __init__(self, settings: Settings, listeners: list[Listener], shared: Shared) -> None:
         self._settings = settings
-        self._report = report
-        self._first_to_tell = first_to_tell
+        self._shared = shared
         self._listeners = {each.socket.fileno(): each for each in listeners}
         self._origins = {fd: _origin(each, settings) for fd, each in self._listeners.items()}
         self._only = {fd: _only(each, settings) for fd, each in self._listeners.items()}
-        self._service = Service(_no_app, progress, [None] * settings.threads, max_body=settings.max_body)
+        self._service = Service(
+            _no_app,
+            shared.tally.progress,
+            [None] * settings.threads,
+            max_body=settings.max_body,
+            access=shared.access,
+            tally=shared.tally if settings.state or settings.max_requests else None,
+        )
         self._waiting: dict[int, Connection] = {}
         self._busy = [False] * settings.threads
         self._threads: list[threading.Thread] = []
         self._finished = False
         self._loading = True
         self._term = False
+        self._leaves = False
+        self._reopens = False
         self._stuck: set[int] = set()
+        self._totals = deque([(time.monotonic(), 0.0)], RECENT + 1)
 
     def run(self) -> int:
         """Serve until told to stop; the process's exit code. The caller has blocked the signals."""
         self._take_signals()
         try:
-            app = load(self._settings.app)
+            invalidate_caches()  # the master may have looked into a directory that has new modules since
+            app = load(self._settings.app) if self._shared.app is None else self._shared.app
             self._service.app = Static(app, self._settings.static) if self._settings.static else app
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a module is a failure to load too
             self._loading = False  # the master may stop us for another worker's failure: who is to tell must get to it
-            with contextlib.suppress(BlockingIOError):
-                if os.read(self._first_to_tell, 1):
-                    log.failure(f"cannot load {self._settings.app}", error)
+            self._say_once(f"cannot load {self._settings.app}", error)
             return LOAD_FAILED
         self._loading = False
         self._open()
+        if not self._start_threads():
+            return LOAD_FAILED
         self._tell(READY)  # before the first answer, so that the master knows no later than a client
-        for index in range(self._settings.threads):
-            thread = threading.Thread(target=self._serve, args=(index,), name=f"request-{index}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        for fd in self._listeners:
+            self._epoll.register(fd, LISTEN)
         self._keep()
         return self._drain()
 
@@ -112,6 +139,8 @@ class Worker:
         signal.signal(signal.SIGTERM, self._on_term)
         for number in (signal.SIGINT, signal.SIGHUP):  # for the master to act on; a terminal sends them to all
             signal.signal(number, _ignore)
+        signal.signal(LEAVE, self._on_leave)
+        signal.signal(REOPEN, self._on_reopen)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the master has blocked what it handles, around the fork
         faulthandler.enable()
@@ -121,15 +150,39 @@ class Worker:
             os._exit(0)
         self._term = True
 
+    def _on_leave(self, number: int, frame: object) -> None:  # noqa: ARG002 - the form of a handler
+        self._leaves = True
+
+    def _on_reopen(self, number: int, frame: object) -> None:  # noqa: ARG002 - the form of a handler
+        self._reopens = True
+
     def _open(self) -> None:
         self._epoll = select.epoll()
         self._finish_read, self._finish_write = os.pipe2(os.O_CLOEXEC)
         self._epoll.register(self._finish_read, select.EPOLLIN)
-        for fd in self._listeners:
-            self._epoll.register(fd, LISTEN)
+
+    def _start_threads(self) -> bool:
+        for index in range(self._settings.threads):
+            thread = threading.Thread(target=self._serve, args=(index,), name=f"request-{index}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                self._say_once(f"thread {index + 1} of {self._settings.threads}: {error}; {FEWER}")
+                return False
+            self._threads.append(thread)
+        return True
+
+    def _say_once(self, text: str, error: BaseException | None = None) -> None:
+        """Say why this worker cannot serve, unless another has said so: they fail alike."""
+        with contextlib.suppress(BlockingIOError):
+            if os.read(self._shared.first_to_tell, 1):
+                if error is not None:
+                    log.failure(text, error)
+                else:
+                    log.line(text)
 
     def _tell(self, what: int) -> None:
-        os.write(self._report, REPORT.pack(os.getpid(), what))
+        os.write(self._shared.report, REPORT.pack(os.getpid(), what))
 
     # The threads.
 
@@ -197,9 +250,14 @@ class Worker:
 
     def _keep(self) -> None:
         """Look after things until it is time to drain."""
-        while not self._term and not self._stuck:
+        while not self._term and not self._leaves and not self._is_spent:
             self._pause(self._until_look(time.monotonic()))
             self._look(time.monotonic())
+
+    @property
+    def _is_spent(self) -> bool:
+        """Whether this process had better be replaced."""
+        return bool(self._stuck) or self._service.exhausted
 
     def _until_look(self, now: float) -> float:
         """Seconds to the next look: in time for a stuck request, or the master takes this process for stuck."""
@@ -216,7 +274,14 @@ class Worker:
                 os.read(self._signals, 512)
 
     def _look(self, now: float) -> None:
-        """Close what has waited for too long, and see whether a request is stuck."""
+        """Open the logs again if told to, close what has waited for too long, see whether a request is stuck."""
+        if self._reopens:
+            self._reopens = False
+            log.reopen(self._settings.log_file, self._shared.access)
+        if now - self._totals[-1][0] >= TICK / 2:
+            self._totals.append((now, self._shared.tally.total(REQUESTS)))
+            (before, first), (after, last) = self._totals[0], self._totals[-1]
+            self._shared.tally.rate = (last - first) / (after - before)
         for fd, connection in list(self._waiting.items()):
             if now >= connection.deadline and self._waiting.pop(fd, None) is connection:
                 connection.expire()
@@ -233,12 +298,14 @@ class Worker:
         ident = self._threads[index].ident
         frame = sys._current_frames().get(ident or 0)  # noqa: SLF001 - the documented way to another thread's stack
         stack = "".join(traceback.format_stack(frame)).rstrip() if frame is not None else ""
-        line = request_line(environ) if environ is not None else "a request"
-        log.line(f"{line}: no progress for {seconds:.0f} s; this worker is replaced. It is here:\n{stack}")
+        line, known = (request_line(environ), identity(environ)) if environ is not None else ("a request", "request ?")
+        log.line(f"{line}: no progress for {seconds:.0f} s; this worker is replaced ({known}). It is here:\n{stack}")
 
     def _drain(self) -> int:
         """Accept what is queued, finish what is in hand; the exit code."""
-        if self._stuck:
+        if self._service.exhausted:
+            log.line("out of memory: this worker is replaced")
+        if self._is_spent:
             self._tell(RETIRING)
         self._service.draining = True
         now = time.monotonic()

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, TypeVar
 import psutil
 import pytest
 
+from . import wire
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -68,6 +70,21 @@ def packet(variables: dict[str, str], modifier1: int = 0) -> bytes:
         for each in (part.encode("latin-1") for part in pair)
     )
     return struct.pack("<BHB", modifier1, len(data), 0) + data
+
+
+def request(protocol: str, path: str, body: bytes = b"", method: str = "GET", size: int | None = None) -> bytes:
+    """A request as bytes, whose body is announced with its size or another."""
+    size = len(body) if size is None else size
+    if protocol == "http":
+        length = f"Content-Length: {size}\r\n" if size else ""
+        return f"{method} {path} HTTP/1.0\r\n{length}\r\n".encode() + body
+    location, _, query = path.partition("?")
+    variables = {"REQUEST_METHOD": method, "REQUEST_URI": path, "PATH_INFO": location, "QUERY_STRING": query}
+    if protocol == "scgi":
+        return wire.scgi({"CONTENT_LENGTH": str(size), **variables}, body)
+    if size:
+        variables["CONTENT_LENGTH"] = str(size)
+    return wire.fastcgi(variables, body) if protocol == "fastcgi" else packet(variables) + body
 
 
 class Server:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 import socket
 from typing import TYPE_CHECKING
 
 import pytest
 
-from .conftest import Server, everything, packet, wait_until
+from . import wire
+from .conftest import WITHIN, Server, everything, request, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.e2e
 
-PROTOCOLS = ["http", "uwsgi"]
+PROTOCOLS = ["http", "uwsgi", "fastcgi", "scgi"]
 FAILING = [
     *("/exit?system", "/exit?keyboard", "/exit?memory", "/recursion", "/raise", "/twice", "/never", "/text"),
     *("/header?newline", "/header?type", "/header?name", "/header?hop", "/header?wide"),
@@ -26,11 +28,9 @@ FAILING = [
 
 def ask(server: Server, protocol: str, path: str, body: bytes = b"", method: str = "GET") -> tuple[str, bytes, bytes]:
     """Status line, head and body of an answer."""
-    if protocol == "uwsgi":
-        data = server.uwsgi(path, body, REQUEST_METHOD=method)
-    else:
-        length = f"Content-Length: {len(body)}\r\n" if body else ""
-        data = server.raw(f"{method} {path} HTTP/1.0\r\n{length}\r\n".encode() + body)
+    data = server.raw(request(protocol, path, body, method))
+    if protocol == "fastcgi":
+        data = b"".join(content for kind, _, content in wire.records(data) if kind == "STDOUT")
     head, _, rest = data.partition(b"\r\n\r\n")
     return head.partition(b"\r\n")[0].decode().partition(" ")[2], head, rest
 
@@ -70,7 +70,7 @@ def test_failure_before_output_is_one_500_and_the_process_goes_on(server: Server
     status, _, body = ask(server, protocol, path)
     assert (status, body) == ("500 Internal Server Error", b"Internal Server Error\n")
     assert ask(server, protocol, "/pid")[2] == before
-    assert f"GET {path}: raised\n" in server.log
+    assert re.search(rf"GET {re.escape(path)}: raised \(request [0-9a-f]{{32}}\)\n", server.log)
     assert "Error: " in server.log or "Exit: 3" in server.log or "Interrupt: 3" in server.log
 
 
@@ -173,11 +173,7 @@ def test_close_is_called_once_when_the_client_goes(server: Server, folder: Path,
     record = folder / "record"
     path = f"/closing?endless,{record}"
     with server.connect() as sock:
-        if protocol == "http":
-            sock.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-        else:
-            query = path.partition("?")[2]
-            sock.sendall(packet({"REQUEST_METHOD": "GET", "PATH_INFO": "/closing", "QUERY_STRING": query}))
+        sock.sendall(request(protocol, path))
         assert sock.recv(10)
     wait_until(record.exists, "close() was called")
     assert record.read_text() == "closed\n"
@@ -188,10 +184,7 @@ def test_close_is_called_once_when_the_client_goes(server: Server, folder: Path,
 def test_first_chunk_arrives_before_the_last_is_made(server: Server, folder: Path, protocol: str) -> None:
     gate = folder / "gate"
     with server.connect() as sock:
-        if protocol == "http":
-            sock.sendall(f"GET /stream?{gate} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
-        else:
-            sock.sendall(packet({"REQUEST_METHOD": "GET", "PATH_INFO": "/stream", "QUERY_STRING": str(gate)}))
+        sock.sendall(request(protocol, f"/stream?{gate}"))
         data = b""
         while b"first\n" not in data:
             data += sock.recv(1000)
@@ -208,12 +201,8 @@ def test_input_reads_lines(server: Server, protocol: str) -> None:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_body_that_stops_short_is_an_error_in_the_app(server: Server, protocol: str) -> None:
-    if protocol == "http":
-        request = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc"
-    else:
-        request = packet({"REQUEST_METHOD": "POST", "PATH_INFO": "/echo", "CONTENT_LENGTH": "10"}) + b"abc"
-    assert b" 400 " in server.raw(request, end=True)
-    wait_until(lambda: "7 bytes short of the 10 announced" in server.log, "the log names it")
+    assert b" 400 " in server.raw(request(protocol, "/echo", b"abc", "POST", 10), end=True)
+    wait_until(lambda: "7 bytes short of " in server.log, "the log names it")
 
 
 def test_chunked_body(server: Server) -> None:
@@ -282,8 +271,7 @@ def test_old_client_may_keep_its_connection(server: Server) -> None:
     [
         (b"\x16\x03\x01\x02\x00", "TLS"),
         (b"\r\n\r\n\x00\r\nQUIT\n", "PROXY"),
-        (b"\x01\x01\x00\x01", "FastCGI"),
-        (b"70:CONTENT_LENGTH", "SCGI"),
+        (b"\x02\x01\x00\x01", "none of HTTP, uwsgi with modifier1 0, FastCGI and SCGI"),
         (b"get / HTTP/1.1\r\n", "small letters"),
         (b"\xff", "0xff"),
         (b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n", "PROXY"),
@@ -297,6 +285,26 @@ def test_what_is_not_spoken_is_refused_by_name(server: Server, data: bytes, word
 @pytest.mark.parametrize("data", [b"\x00\x05\x00\x00\xff\xff\x00\x00\x00", b"\x00\x00\x00\x00"])
 def test_lying_packet_is_refused(server: Server, data: bytes) -> None:
     assert server.raw(data).startswith(b"HTTP/1.1 400 ")
+
+
+def test_address_takes_http_only_unless_told_otherwise(launch: Callable[..., Server]) -> None:
+    """Who may send variables may claim any user."""
+    for arguments, taken in (((), "http"), (("--protocol", "fastcgi"), "fastcgi")):
+        with socket.socket() as listening:
+            listening.bind(("127.0.0.1", 0))
+            listening.listen()
+            fd = listening.fileno()
+            server = launch("wsgi_odd:app", "--bind", f"fd://{fd}", *arguments, pass_fds=[fd], ready=not arguments)
+            for protocol in PROTOCOLS:
+                with socket.create_connection(listening.getsockname(), WITHIN) as sock:
+                    sock.sendall(request(protocol, "/"))
+                    try:
+                        data = everything(sock)
+                    except ConnectionResetError:
+                        data = b""
+                assert (b"hello" in data) is (protocol == taken)
+        for protocol in set(PROTOCOLS) - {taken}:
+            assert f"which this address does not take (--protocol {protocol})" in server.log
 
 
 def test_forwarded_headers_are_believed_on_a_unix_socket_only(launch: Callable[..., Server]) -> None:

@@ -19,6 +19,16 @@ def test_folders_are_absolute_and_their_urls_without_a_last_slash() -> None:
     assert found.static == (("/static", str(Path.cwd() / "shop/static")), ("/a/b", "/x=y"))
 
 
+@pytest.mark.parametrize(("text", "size"), [("0", 0), ("1048576", 1 << 20), ("500m", 500 << 20), ("2G", 2 << 30)])
+def test_memory_is_in_bytes_or_larger_units(text: str, size: int) -> None:
+    assert settings([*BASE, "--max-memory", text]).max_memory == size
+
+
+def test_preloading_anyway_is_preloading() -> None:
+    assert settings([*BASE, "--preload-anyway"]).preload
+    assert not settings(BASE).preload
+
+
 @pytest.mark.parametrize(("text", "mode"), [("600", 0o600), ("0660", 0o660), ("770", 0o770), ("620", 0o620)])
 def test_socket_mode_is_octal(text: str, mode: int) -> None:
     assert settings([*BASE, "--socket-mode", text]).socket_mode == mode
@@ -32,6 +42,11 @@ def test_socket_mode_is_octal(text: str, mode: int) -> None:
             for mode in ("777", "666", "662", "601", "604", "060", "400", "2660", "8", "", "u+w")
         ),
         *(["--max-body", size] for size in ("-1", "1m", "")),
+        *(["--max-memory", size] for size in ("-1", "1t", "", "m", "1.5g")),
+        *(["--max-requests", number] for number in ("-1", "x", "")),
+        *(["--workers", number] for number in ("0", "-1", "1.5", "")),
+        *(["--timeout", seconds] for seconds in ("-1", "nan", "inf", "1s", "")),
+        ["--access-format", "apache"],
         *(["--static", text] for text in ("", "/static", "/static=", "static=x", "=x", "/=x", "//=x", "/a//b=x")),
         *(["--static", text] for text in ("/../a=x", "/a/.=x")),
     ],

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .conftest import WITHIN, Server, everything, wait_until
+from .conftest import WITHIN, Server, everything, request, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,7 +53,7 @@ def test_public_and_private_socket_serve_the_same(generation: Callable[..., Serv
         assert everything(sock).endswith(b"hello\n")
 
 
-@pytest.mark.parametrize("protocol", ["http", "uwsgi"])
+@pytest.mark.parametrize("protocol", ["http", "uwsgi", "scgi"])
 def test_static_files_come_without_the_app(launch: Callable[..., Server], folder: Path, protocol: str) -> None:
     (folder / "static").mkdir()
     (folder / "static" / "a.css").write_bytes(DATA)
@@ -61,9 +61,7 @@ def test_static_files_come_without_the_app(launch: Callable[..., Server], folder
     server = launch("wsgi_odd:app", "--static", f"/static/={folder}/static")
 
     def ask(path: str, method: str = "GET") -> bytes:
-        if protocol == "uwsgi":
-            return server.uwsgi(path, REQUEST_METHOD=method)
-        return server.raw(f"{method} {path} HTTP/1.0\r\n\r\n".encode())
+        return server.raw(request(protocol, path, b"", method)).replace(b"Status: ", b"HTTP/1.1 ", 1)
 
     head, _, body = ask("/static/a.css").partition(b"\r\n\r\n")
     assert body == DATA
@@ -112,14 +110,11 @@ def test_file_and_conditions_on_a_kept_connection(launch: Callable[..., Server],
     client.close()
 
 
-@pytest.mark.parametrize("protocol", ["http", "uwsgi"])
+@pytest.mark.parametrize("protocol", ["http", "uwsgi", "fastcgi", "scgi"])
 def test_body_over_the_limit_is_413(launch: Callable[..., Server], protocol: str) -> None:
     server = launch("wsgi_odd:app", "--max-body", "1000")
     for size, status in ((1000, b" 200 "), (1001, b" 413 "), (500_000, b" 413 ")):
-        if protocol == "uwsgi":
-            data = server.uwsgi("/echo", b"x" * size, REQUEST_METHOD="POST")
-        else:
-            data = server.raw(b"POST /echo HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
+        data = server.raw(request(protocol, "/echo", b"x" * size, "POST"))
         assert status in data.partition(b"\r\n")[0]
     assert "a body of 1001 bytes, over 1000 (--max-body)" in server.log
 

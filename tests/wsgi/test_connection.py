@@ -15,6 +15,7 @@ from stack.wsgi.environ import Origin
 from stack.wsgi.protocol import Protocol
 
 from .conftest import packet, wait_until
+from .wire import fastcgi, records, scgi, stdout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -113,21 +114,34 @@ def test_refused_request_is_answered_and_the_rest_of_it_dropped(pair: Pair) -> N
 
 @pytest.mark.parametrize("only", list(Protocol))
 def test_address_may_take_one_protocol_only(only: Protocol) -> None:
-    wrong = {Protocol.HTTP: packet({"REQUEST_METHOD": "GET"}), Protocol.UWSGI: b"GET / HTTP/1.0\r\n\r\n"}[only]
-    near, far = socket.socketpair()
-    with near, far:
-        service = Service(app, memoryview(bytearray(8)).cast("d"), [None])
-        far.send(wrong)
-        assert not Connection(near, "", Origin(trusted=False), service, only).advance(0)
+    variables = {"REQUEST_METHOD": "GET", "PATH_INFO": "/"}
+    requests = {
+        Protocol.HTTP: b"GET / HTTP/1.0\r\n\r\n",
+        Protocol.UWSGI: packet(variables),
+        Protocol.FASTCGI: fastcgi(variables),
+        Protocol.SCGI: scgi(variables),
+    }
+    for protocol, data in requests.items():
+        near, far = socket.socketpair()
+        with near, far:
+            service = Service(app, memoryview(bytearray(8)).cast("d"), [None])
+            far.send(data)
+            connection = Connection(near, "", Origin(trusted=False), service, only)
+            assert not connection.advance(0)
+            connection.close()
+            assert (b"hello" in far.recv(1000)) is (protocol is only)
 
 
-@pytest.mark.parametrize("path", ["http", "uwsgi"])
+@pytest.mark.parametrize("path", ["http", "uwsgi", "fastcgi", "scgi"])
 def test_request_split_at_every_byte_is_answered_the_same(path: str) -> None:
     data = {
         "http": b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc",
         "uwsgi": packet({"REQUEST_METHOD": "POST", "PATH_INFO": "/", "CONTENT_LENGTH": "3"}) + b"abc",
+        "fastcgi": fastcgi({"REQUEST_METHOD": "POST", "PATH_INFO": "/", "CONTENT_LENGTH": "3"}, b"abc"),
+        "scgi": scgi({"REQUEST_METHOD": "POST", "PATH_INFO": "/"}, b"abc"),
     }[path]
-    for at in range(1, len(data) - 3):  # the body is read blocking, on demand
+    body = 8 + 3 + 8 if path == "fastcgi" else 3  # it is read blocking, on demand
+    for at in range(1, len(data) - body):
         near, far = socket.socketpair()
         with near, far:
             service = Service(app, memoryview(bytearray(8)).cast("d"), [None])
@@ -136,7 +150,8 @@ def test_request_split_at_every_byte_is_answered_the_same(path: str) -> None:
             assert connection.advance(0)
             far.send(data[at:])
             assert not connection.advance(0)
-            assert far.recv(1000).endswith(b"\r\n\r\nabc")
+            data_back = far.recv(1000)
+            assert (stdout(records(data_back)) if path == "fastcgi" else data_back).endswith(b"\r\n\r\nabc")
 
 
 def unread(_: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from stack.wsgi.environ import Origin, of_http, of_uwsgi, request_line
+from stack.wsgi.environ import Origin, of_http, of_variables, request_line
 from stack.wsgi.http import head
 from stack.wsgi.protocol import ProtocolError
 
@@ -19,7 +19,7 @@ def http(lines: str, origin: Origin = UNIX, peer: tuple[str, str] | None = None)
 
 
 def uwsgi(**variables: str) -> dict[str, Any]:
-    return of_uwsgi({"REQUEST_METHOD": "GET", **variables}, UNIX)
+    return of_variables({"REQUEST_METHOD": "GET", **variables}, UNIX)
 
 
 @pytest.mark.parametrize(
@@ -132,5 +132,5 @@ def test_packet_that_is_no_request_is_refused(variables: dict[str, str]) -> None
         uwsgi(**variables)
 
 
-def test_request_line_has_the_id() -> None:
-    assert request_line(uwsgi(REQUEST_URI="/a?b", HTTP_X_REQUEST_ID="i7")) == "GET /a?b (request i7)"
+def test_request_line_is_the_one_that_was_sent() -> None:
+    assert request_line(uwsgi(REQUEST_URI="/a?b", PATH_INFO="/other")) == "GET /a?b"

@@ -89,12 +89,6 @@ def test_sigint_ends_at_once_with_130(server: Server, folder: Path) -> None:
         assert server.stop(signal.SIGINT) == 130
 
 
-def test_sighup_is_ignored_and_said(server: Server) -> None:
-    server.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: "SIGHUP is ignored" in server.log, "it is said")
-    assert server.get("/")[0].status == 200
-
-
 @pytest.mark.parametrize("protocol", ["http", "uwsgi"])
 def test_sigterm_finishes_what_is_in_hand_and_what_is_queued(
     launch: Callable[..., Server], folder: Path, protocol: str
@@ -321,3 +315,43 @@ def test_term_while_loading_is_not_lost(folder: Path) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+def test_more_threads_than_there_may_be_end_with_3_and_the_next_step(folder: Path) -> None:
+    argv = [sys.executable, "-m", "stack.wsgi", "wsgi_odd:app", "--bind", f"unix:{folder}/s", "--threads", "2000"]
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'ulimit -v 2000000; exec "$@"', "sh", *argv, "--pythonpath", str(APPS)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=WITHIN,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert " of 2000: can't start new thread; fewer --workers or --threads" in done.stderr
+    assert not (folder / "s").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may have as many processes as it likes")
+def test_more_workers_than_there_may_be_end_with_3_and_the_next_step(folder: Path) -> None:
+    argv = [sys.executable, "-m", "stack.wsgi", "wsgi_odd:app", "--bind", f"unix:{folder}/s"]
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'ulimit -u 1; exec "$@"', "sh", *argv, "--pythonpath", str(APPS)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=WITHIN,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "worker 1 of 2: Resource temporarily unavailable; fewer --workers" in done.stderr
+    assert not (folder / "s").exists()
+
+
+def test_backlog_that_the_kernel_cuts_is_said(launch: Callable[..., Server]) -> None:
+    most = int(Path("/proc/sys/net/core/somaxconn").read_text())
+    assert (
+        f"--backlog {most + 1}: the kernel allows {most} (net.core.somaxconn)"
+        in launch("wsgi_odd:app", "--backlog", str(most + 1)).log
+    )
+    assert "somaxconn" not in launch("wsgi_odd:app", "--backlog", str(most)).log

@@ -1,12 +1,13 @@
-"""Behind the real nginx, over uwsgi_pass and proxy_pass."""
+"""Behind the real nginx, in every protocol that it passes on."""
 
 from __future__ import annotations
 
 import ast
+import itertools
 import shutil
 import socket
 import subprocess
-from http.client import HTTPConnection, IncompleteRead
+from http.client import HTTPConnection, IncompleteRead, RemoteDisconnected
 from typing import TYPE_CHECKING
 
 import pytest
@@ -38,6 +39,7 @@ http {{
     client_max_body_size 100m;
     large_client_header_buffers 8 32k;
     upstream http_app {{ server unix:{socket}; keepalive 8; keepalive_timeout 2s; }}
+    upstream fastcgi_app {{ server unix:{socket}; keepalive 8; keepalive_timeout 2s; }}
     types {{ text/css css; }}
     default_type application/octet-stream;
     server {{
@@ -50,31 +52,61 @@ http {{
             proxy_set_header Host $http_host;
             proxy_set_header X-Forwarded-For 203.0.113.9;
             proxy_set_header X-Forwarded-Proto https;
-            proxy_buffering off;
+            proxy_buffering {buffering};
         }}
     }}
-    server {{
-        listen unix:{folder}/uwsgi.sock;
-        location / {{
-            uwsgi_pass unix:{socket};
-            uwsgi_buffering off;
-            uwsgi_param QUERY_STRING $query_string;
-            uwsgi_param REQUEST_METHOD $request_method;
-            uwsgi_param CONTENT_TYPE $content_type;
-            uwsgi_param CONTENT_LENGTH $content_length;
-            uwsgi_param REQUEST_URI $request_uri;
-            uwsgi_param PATH_INFO $document_uri;
-            uwsgi_param DOCUMENT_ROOT $document_root;
-            uwsgi_param SERVER_PROTOCOL $server_protocol;
-            uwsgi_param REQUEST_SCHEME https;
-            uwsgi_param REMOTE_ADDR 203.0.113.9;
-            uwsgi_param REMOTE_PORT 1234;
-            uwsgi_param SERVER_PORT 443;
-            uwsgi_param SERVER_NAME example.org;
-        }}
-    }}
+    {passing}
 }}
 """
+
+PASSING = """
+    server {{
+        listen unix:{folder}/{name}.sock;
+        location / {{
+            {module}_pass {target};
+            {module}_buffering {buffering};
+            {extra}
+            {module}_param QUERY_STRING $query_string;
+            {module}_param REQUEST_METHOD $request_method;
+            {module}_param CONTENT_TYPE $content_type;
+            {module}_param REQUEST_URI $request_uri;
+            {module}_param PATH_INFO $document_uri;
+            {module}_param DOCUMENT_ROOT $document_root;
+            {module}_param SERVER_PROTOCOL $server_protocol;
+            {module}_param REQUEST_SCHEME https;
+            {module}_param REMOTE_ADDR 203.0.113.9;
+            {module}_param REMOTE_PORT 1234;
+            {module}_param SERVER_PORT 443;
+            {module}_param SERVER_NAME example.org;
+        }}
+    }}
+"""
+
+# By name: the module, and what the others do without. FastCGI is passed on to be kept by the application, to be kept by
+# both, and to be closed.
+WAYS = {
+    "uwsgi": ("uwsgi", "uwsgi_param CONTENT_LENGTH $content_length;"),
+    "fastcgi": ("fastcgi", "fastcgi_param CONTENT_LENGTH $content_length; fastcgi_keep_conn on;"),
+    "fastcgi-kept": ("fastcgi", "fastcgi_param CONTENT_LENGTH $content_length; fastcgi_keep_conn on;"),
+    "fastcgi-closed": ("fastcgi", "fastcgi_param CONTENT_LENGTH $content_length;"),
+    "scgi": ("scgi", "scgi_param SCGI 1;"),
+}
+
+
+def config(folder: Path, path: Path, user: str, buffering: str) -> str:
+    """All ways to the server at this path."""
+    passing = "".join(
+        PASSING.format(
+            folder=folder,
+            name=name,
+            module=module,
+            extra=extra,
+            buffering=buffering,
+            target="fastcgi_app" if name == "fastcgi-kept" else f"unix:{path}",
+        )
+        for name, (module, extra) in WAYS.items()
+    )
+    return CONFIG.format(folder=folder, socket=path, user=user, buffering=buffering, passing=passing)
 
 
 class Client(HTTPConnection):
@@ -89,14 +121,14 @@ class Client(HTTPConnection):
 
 
 @pytest.fixture
-def front(server: Server, folder: Path) -> Iterator[Path]:
-    """nginx, with one socket for each protocol, in front of the server."""
+def front(server: Server, folder: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """nginx, with one socket for each way, in front of the server. The parameter is whether it buffers."""
     if NGINX is None:
         pytest.skip("there is no nginx here")
     import os
 
     user = "user root;" if os.geteuid() == 0 else ""
-    (folder / "nginx.conf").write_text(CONFIG.format(folder=folder, socket=server.path, user=user))
+    (folder / "nginx.conf").write_text(config(folder, server.path, user, getattr(request, "param", "off")))
     argv = [NGINX, "-p", str(folder), "-e", str(folder / "nginx.log"), "-c", str(folder / "nginx.conf")]
     with (folder / "nginx.err").open("wb") as errors:
         process = subprocess.Popen(argv, stderr=errors)
@@ -109,7 +141,7 @@ def front(server: Server, folder: Path) -> Iterator[Path]:
         process.wait()
 
 
-@pytest.fixture(params=["http", "uwsgi"])
+@pytest.fixture(params=["http", *WAYS])
 def client(request: pytest.FixtureRequest, front: Path) -> Iterator[Client]:
     found = Client(front / f"{request.param}.sock")
     yield found
@@ -148,6 +180,8 @@ def test_many_requests_on_one_connection(client: Client) -> None:
 
 
 def test_large_bodies_both_ways(client: Client) -> None:
+    status, said = ask(client, "/size", "POST", b"x" * 20_000_000)
+    assert (status, said.split()[0]) == (200, b"20000000")
     data = b"0123456789" * 300_000
     assert ask(client, "/echo", "POST", data) == (200, data)
     assert ask(client, "/unread", "POST", data) == (403, b"not read")
@@ -171,38 +205,75 @@ def test_chunked_upload(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("protocol", "path"), [("http", "/broken"), ("http", "/broken?length"), ("uwsgi", "/broken?length")]
+    ("protocol", "path"),
+    [
+        ("http", "/broken"),
+        ("http", "/broken?length"),
+        ("uwsgi", "/broken?length"),
+        ("scgi", "/broken?length"),
+        *itertools.product(("fastcgi", "fastcgi-kept", "fastcgi-closed"), ("/broken", "/broken?length")),
+    ],
 )
+@pytest.mark.parametrize("front", ["off", "on"], indirect=True)
 def test_answer_that_breaks_off_is_broken_at_the_client_too(front: Path, protocol: str, path: str) -> None:
     client = Client(front / f"{protocol}.sock")
     client.request("GET", path)
-    with pytest.raises((IncompleteRead, ConnectionResetError)):
+    with pytest.raises((IncompleteRead, ConnectionResetError, RemoteDisconnected)):
         client.getresponse().read()
     client.close()
 
 
-def test_uwsgi_answer_without_length_that_breaks_off_looks_whole(front: Path) -> None:
-    """No more than this can be said: the uwsgi protocol has no framing, and nginx takes the end for the end."""
-    client = Client(front / "uwsgi.sock")
+@pytest.mark.parametrize("protocol", ["uwsgi", "scgi"])
+def test_answer_without_length_that_breaks_off_looks_whole(front: Path, protocol: str) -> None:
+    """No more than this can be said: these protocols have no framing, and nginx takes the end for the end."""
+    client = Client(front / f"{protocol}.sock")
     assert ask(client, "/broken") == (200, b"some output")
     client.close()
 
 
-def test_more_variables_than_a_packet_holds_are_refused_by_nginx(front: Path) -> None:
-    client = Client(front / "uwsgi.sock")
+@pytest.mark.parametrize(
+    ("name", "says"), [("uwsgi", "uwsgi request is too"), ("fastcgi", "fastcgi request record is too")]
+)
+def test_more_variables_than_a_packet_holds_are_refused_by_nginx(front: Path, name: str, says: str) -> None:
+    client = Client(front / f"{name}.sock")
     client.request("GET", "/", headers={f"X-{each}": "x" * 30_000 for each in range(3)})
     response = client.getresponse()
     response.read()
     assert response.status == 500
-    wait_until(lambda: "uwsgi request is too" in (front / "nginx.log").read_text(), "nginx says so")
+    wait_until(lambda: says in (front / "nginx.log").read_text(), "nginx says so")
     client.close()
+
+
+def test_more_variables_than_are_taken_are_told_to_the_client_over_scgi(front: Path) -> None:
+    """nginx has no limit of its own there."""
+    client = Client(front / "scgi.sock")
+    client.request("GET", "/", headers={f"X-{each}": "x" * 30_000 for each in range(3)})
+    response = client.getresponse()
+    assert (response.status, response.read()) == (431, b"a head over 65536 bytes\n")
+    client.close()
+
+
+def test_large_head_passes_in_every_protocol(client: Client) -> None:
+    """As large as stackctl lets nginx take one, with its four lines."""
+    lines = {f"X-{each}": "x" * 11_000 for each in range(4)}
+    client.request("GET", "/environ", headers=lines)
+    environ = ast.literal_eval(client.getresponse().read().decode())[1]
+    assert all(environ[f"HTTP_X_{each}"] == "x" * 11_000 for each in range(4))
+
+
+def test_answers_without_a_body(client: Client) -> None:
+    for status, method in ((304, "GET"), (204, "GET"), (304, "HEAD")):
+        assert ask(client, f"/empty?{status}", method) == (status, b"")
+        assert ask(client, "/") == (200, b"hello\n")
 
 
 def test_no_request_fails_when_the_server_is_replaced(
     front: Path, server: Server, launch: Callable[..., Server]
 ) -> None:
     """A successor takes the path over, and the old server drains while requests go on."""
-    clients = [Client(front / "http.sock"), Client(front / "uwsgi.sock")]
+    ways = ["http", *WAYS]
+    ways.remove("fastcgi-kept")  # which cannot be told to close: see docs/server.md
+    clients = [Client(front / f"{name}.sock") for name in ways]
     for round_ in range(40):
         if round_ == 20:
             successor = launch("wsgi_odd:app", "--workers", "1")

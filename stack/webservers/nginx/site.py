@@ -12,9 +12,9 @@ from stack.limits import HEAD_FIRST, HEAD_LINES
 from stack.render import render
 from stack.webservers.front import IDLE_WITHIN, Front, Site, Upstream
 
-__all__ = ["LAYOUTS", "PROTOCOLS", "enforces", "site_file", "steps", "witness"]
+__all__ = ["LAYOUTS", "PROTOCOLS", "enforces", "module", "site_file", "steps", "witness"]
 
-PROTOCOLS: tuple[str, ...] = ("uwsgi", "http")
+PROTOCOLS: tuple[str, ...] = ("uwsgi", "http", "fastcgi", "scgi")
 
 LAYOUTS = {
     "sites-available": ("sites-available/{0}", "ln -sf ../sites-available/{0} /etc/nginx/sites-enabled/{0}"),
@@ -28,12 +28,16 @@ LONGEST_VARIABLE = 46
 
 def enforces(protocol: str) -> Mapping[str, str]:
     """The directives of a site that limit something."""
-    module = {"http": "proxy"}.get(protocol, protocol)
     return {
-        "read_timeout": f"{module}_read_timeout",
+        "read_timeout": f"{_directives(protocol)}_read_timeout",
         "head": "large_client_header_buffers",
         "max_body": "client_max_body_size",
     }
+
+
+def module(protocol: str) -> str:
+    """The module of nginx that passes requests on in this protocol; it can be left out when nginx is built."""
+    return f"http_{_directives(protocol)}_module"
 
 
 def site_file(front: Front, facts: Facts) -> str:
@@ -87,6 +91,11 @@ def _rendered(front: Front, witness: str, ways: Mapping[str, Iterable[str]]) -> 
         # nginx gives a Host that it does not know to the first server of an address: that is the one without a name.
         sites=[_site(each, apps[each.app.name]) for each in sorted(front.sites, key=_has_names)],
     )
+
+
+def _directives(protocol: str) -> str:
+    """What the names of that module's directives begin with."""
+    return "proxy" if protocol == "http" else protocol
 
 
 def _upstream(upstream: Upstream, prefix: str) -> dict[str, Any]:
