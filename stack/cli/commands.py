@@ -6,8 +6,9 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -102,6 +103,7 @@ def up(
     server: Server = None,
     listen: Listen = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once the site answers.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Reload when a file is saved; for development.")] = False,
     nginx: Nginx = None,
     no_nginx: NoNginx = False,
     sets: Set = None,
@@ -111,14 +113,20 @@ def up(
     The app server comes first, then nginx, then a request over every hop. In the foreground the logs follow, and
     Ctrl-C ends it. The flags are remembered by the running stack.
 
+    With --watch it reloads whenever its code or its settings are saved; what is broken is said, and the old serves on.
+
     Example: stackctl up --workers 4 --listen 8080 --detach
     """
     from stack.operations import up as operation
 
     flags = _flags(workers, server, listen, nginx, ["site.web=none", *(sets or ())] if no_nginx else sets)
+    if watch:
+        _talk(
+            "warning: --watch is for development\n  -> Elsewhere `stackctl reload` brings what is meant to be served."
+        )
     if not detach:
-        operation.up_in_the_foreground(_find(), flags, _introduce)
-    plan = operation.up_detached(_find(), flags, _introduce)
+        operation.up_in_the_foreground(_find(), flags, _introduce, watched=watch)
+    plan = operation.up_detached(_find(), flags, _introduce, watched=watch)
     _talk(plan.welcome())
     print(plan.url)
 
@@ -136,20 +144,76 @@ def down() -> None:
 
 @app.command()
 def reload(
-    workers: Workers = None, server: Server = None, listen: Listen = None, nginx: Nginx = None, sets: Set = None
+    prove: Annotated[bool, typer.Option("--prove", help="Ask the site all the while, and report.")] = False,
+    paths: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--path", help="With --prove: asked for, instead of [[smoke]] or health; may be repeated.", metavar="PATH"
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With --prove: print the report as JSON.")] = False,
+    workers: Workers = None,
+    server: Server = None,
+    listen: Listen = None,
+    nginx: Nginx = None,
+    sets: Set = None,
 ) -> None:
     """Bring changed code and settings; no request is lost.
 
     The new code must answer before it gets requests; if it does not, the old serves on and this command fails.
 
-    Example: stackctl reload --workers 8
+    --prove makes requests through the web server before, during and after: how many, how many failed, how long they
+    took, when the new code took over. Exit code 4 if one failed. The JSON is described in docs/commands.md.
+
+    Example: stackctl reload --prove --path / --path /api/facts
     """
     from stack.operations import running
 
-    prepared, changes = running.reload(_find(), _flags(workers, server, listen, nginx, sets))
+    flags = _flags(workers, server, listen, nginx, sets)
+    if prove:
+        _prove(flags, paths or (), as_json=as_json)
+    if paths or as_json:
+        raise _usage_error("--path and --json belong to --prove", "stackctl reload --prove --json")
+    prepared, changes = running.reload(_find(), flags)
     _warn(prepared)
     for change in changes:
         _talk(change)
+
+
+def _prove(flags: list[Override], paths: Sequence[str], *, as_json: bool) -> NoReturn:
+    from stack.cli import proof as reports
+    from stack.operations.prove import prove
+
+    proof = prove(_find(), flags, paths, _talk, reports.progress)
+    if proof.prepared:
+        _warn(proof.prepared)
+    for change in proof.changes:
+        _talk(change)
+    print(json.dumps(reports.as_json(proof), indent=2) if as_json else reports.table(proof))
+    sys.stdout.flush()
+    if proof.failed:
+        _talk(reports.failures(proof))
+    if proof.refusal is not None:
+        raise proof.refusal
+    raise typer.Exit(proof.exit_code)
+
+
+@app.command()
+def watch(
+    pid_file: Annotated[
+        Path | None, typer.Option(help="Written once it watches; in the runtime directory.", hidden=True)
+    ] = None,
+) -> None:
+    """Reload the running stack whenever its code or its settings are saved; for development.
+
+    Python files, templates, env files and stack.toml; not what is hidden, static or in a virtual environment. A broken
+    save is said with its traceback, and the old code serves on. `stackctl up --watch` does the same by itself.
+
+    Example: stackctl watch
+    """
+    from stack.operations.watch import watch as operation
+
+    operation(_find(), _talk, pid_file)
 
 
 @app.command()
@@ -200,13 +264,13 @@ def status(as_json: Json = False) -> None:
     Example: stackctl status --json
     """
     from stack.cli import show
-    from stack.operations import running
+    from stack.operations import running, workers
 
     found = running.find(_find())
     if as_json:
-        print(json.dumps(found.status if found else None, indent=2))
+        print(json.dumps(workers.with_workers(found) if found else None, indent=2))
     elif found:
-        print(show.status(found.status))
+        print(show.status(workers.with_workers(found)))
     else:
         _talk("no stack of this project is running; `stackctl up` starts it")
     raise typer.Exit(0 if found and all(each["state"] == "serving" for each in found.status["services"]) else 4)
@@ -478,10 +542,14 @@ def _find() -> Path:
 
 def _directory(path: Path) -> Path:
     if not path.is_dir():
-        from stack.errors import UsageError
-
-        raise UsageError(f"{path} is not a directory")
+        raise _usage_error(f"{path} is not a directory")
     return path.absolute()
+
+
+def _usage_error(message: str, hint: str = "") -> Exception:
+    from stack.errors import UsageError
+
+    return UsageError(message, hint)
 
 
 def _flags(

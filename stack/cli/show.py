@@ -34,7 +34,19 @@ def status(found: dict[str, Any]) -> str:
         for each in service["generations"]:
             since = _ago(each["since"]) if each["since"] else "?"
             lines.append(f"           generation {each['number']}  pid {each['pid']}  {each['state']}  {since}")
+            if each.get("workers"):
+                lines.append(f"             {_workers(each['workers'])}")
     return "\n".join(lines)
+
+
+def _workers(found: list[dict[str, Any]]) -> str:
+    """What the workers of a generation do, in all."""
+    busy, requests, errors = (sum(each[key] for each in found) for key in ("busy", "requests", "errors"))
+    rate, memory = sum(each["requests_per_second"] for each in found), sum(each["pss"] or each["rss"] for each in found)
+    return (
+        f"{len(found)} workers, {busy} threads busy, {requests} requests ({rate:.1f}/s, {errors} errors), "
+        f"{memory >> 20} MB"
+    )
 
 
 def finding(found: Finding) -> str:

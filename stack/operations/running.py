@@ -13,17 +13,29 @@ from typing import Any
 
 from stack import config as settings
 from stack import desired, files
-from stack.config import Override
-from stack.desired import Plan
-from stack.errors import ConfigError, StackError, UnhealthyError
+from stack.config import Loaded, Override
+from stack.desired import Plan, Service
+from stack.errors import ConfigError, StackError, UnhealthyError, UsageError
 from stack.facts import runtime_dir, runtime_dirs
 from stack.operations.prepare import Prepared, prepare_loaded
 from stack.operations.run import before_reload
 from stack.supervisor import control, place
 
-__all__ = ["Running", "down", "find", "reload", "replan", "require", "rollback"]
+__all__ = [
+    "WATCHER",
+    "Running",
+    "down",
+    "find",
+    "load_for",
+    "reload",
+    "replan",
+    "require",
+    "rollback",
+    "with_watcher",
+]
 
-QUICKLY = 5.0  # seconds in which a supervisor that is well answers a question
+QUICKLY = 3.0  # seconds in which a supervisor that is well answers a question
+WATCHER = "watch"  # the service that reloads the stack when its files change, where `up` was asked for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +82,36 @@ def require(project: Path, where: str = "") -> Running:
 
 
 def replan(project: Path, running: Running, flags: Sequence[Override] = (), *, for_here: bool = True) -> Prepared:
-    """A new plan for a running stack: the file as it is now, under what the stack was started with, under `flags`."""
+    """A new plan for a running stack, from what `load_for` says. Whoever watches its files goes on as they are."""
+    prepared = prepare_loaded(load_for(project, running, flags), for_here=for_here)
+    watcher = running.plan.service(WATCHER)
+    if watcher is None:
+        return prepared
+    return dataclasses.replace(prepared, plan=with_watcher(prepared.plan, watcher))
+
+
+def load_for(project: Path, running: Running, flags: Sequence[Override] = ()) -> Loaded:
+    """The settings for a running stack: the file as it is now, under what the stack was started with, under `flags`.
+
+    Raises:
+        ConfigError: they are wrong.
+    """
     overrides: dict[str, Override] = {}
     for each in (*(Override(*each) for each in running.plan.overrides), *flags):
         overrides.pop(each.key, None)  # what is said last comes last
         overrides[each.key] = each
-    return prepare_loaded(settings.load(project, tuple(overrides.values())), for_here=for_here)
+    return settings.load(project, tuple(overrides.values()))
+
+
+def with_watcher(plan: Plan, watcher: Service) -> Plan:
+    """The plan, and beside its services the one that reloads the stack when its files change.
+
+    Raises:
+        UsageError: an app has its name.
+    """
+    if plan.service(watcher.name) is not None:
+        raise UsageError(f"--watch runs beside the apps under the name {watcher.name}, which one of them has")
+    return dataclasses.replace(plan, services=(*plan.services, watcher))
 
 
 def reload(

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,7 @@ def _checks(
             yield _path(each, sites, answered)
         for site in () if answered else sites.values():
             answered |= _status(site)
-        talk(f"reloads while {visitors.COUNT} visitors ask ...")
+        talk(f"reloads while {visitors.KEPT + visitors.FRESH} visitors ask ...")
         yield _reload(project, sandbox, answered)
     talk("takes it down ...")
     yield _down(project, sandbox)
@@ -229,7 +230,7 @@ def _status(probe: Probe) -> dict[Request, int]:
 
 def _reload(project: Path, sandbox: Sandbox, expected: Mapping[Request, int]) -> Check:
     began = time.monotonic()
-    with Visitors(expected) as all_of_them:
+    with Visitors({asked: partial(_as_before, status) for asked, status in expected.items()}) as all_of_them:
         all_of_them.another_turn()
         try:
             running.reload(project, where=sandbox.runtime_dir)
@@ -244,6 +245,10 @@ def _reload(project: Path, sandbox: Sandbox, expected: Mapping[Request, int]) ->
     )
     problem = f"{load.failed} of {load.requests} requests failed" if load.failed else ""
     return Check("reload", "reload", seconds, saw, problem, "", "\n".join(load.failures), load=load)
+
+
+def _as_before(status: int, came: visitors.Came) -> str:
+    return "" if came.status == status else f"answered {came.status}; before, it was {status}"
 
 
 def _down(project: Path, sandbox: Sandbox) -> Check:

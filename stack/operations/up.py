@@ -19,7 +19,7 @@ from stack.config import Override
 from stack.desired import Plan
 from stack.errors import StackError, UnhealthyError
 from stack.facts import runtime_dir
-from stack.operations import ports
+from stack.operations import ports, running, watch
 from stack.operations.prepare import Prepared, load, prepare_loaded
 from stack.supervisor import notify, place
 
@@ -28,15 +28,17 @@ __all__ = ["Say", "up_detached", "up_in_the_foreground"]
 Say = Callable[[Prepared], None]
 
 
-def up_in_the_foreground(project: Path, flags: Sequence[Override], say: Say) -> NoReturn:
+def up_in_the_foreground(project: Path, flags: Sequence[Override], say: Say, *, watched: bool = False) -> NoReturn:
     """Becomes the supervisor: the same process, so its pid and its exit status are the stack's.
+
+    `watched`: the stack reloads itself when its files change.
 
     Raises:
         StackError: the stack cannot be started; nothing is left of it.
     """
     words = notify.taken(os.environ)
     try:
-        with _prepared(project, flags) as (prepared, lock, listeners):
+        with _prepared(project, flags, watched=watched) as (prepared, lock, listeners):
             say(prepared)
             # From here until the supervisor has its handlers, a signal waits.
             signal.pthread_sigmask(signal.SIG_BLOCK, interrupts.ENDING)
@@ -53,10 +55,13 @@ def up_in_the_foreground(project: Path, flags: Sequence[Override], say: Say) -> 
         raise
 
 
-def up_detached(project: Path, flags: Sequence[Override], say: Say, *, private: bool = False) -> Plan:
+def up_detached(
+    project: Path, flags: Sequence[Override], say: Say, *, private: bool = False, watched: bool = False
+) -> Plan:
     """Starts the supervisor in the background; returns once the site answers. From then on no signal undoes it.
 
-    A service manager above us is told nothing: what it started is this command, not the stack.
+    `watched` as for `up_in_the_foreground`. A service manager above us is told nothing: what it started is this
+    command, not the stack.
 
     A private stack is ours alone: commands in the project do not find it, and it ends when this process ends.
 
@@ -64,7 +69,7 @@ def up_detached(project: Path, flags: Sequence[Override], say: Say, *, private: 
         StackError: the stack cannot be started, or does not answer; nothing is left of it.
     """
     notify.taken(os.environ)
-    with _prepared(project, flags, private=private) as (prepared, lock, listeners):
+    with _prepared(project, flags, private=private, watched=watched) as (prepared, lock, listeners):
         say(prepared)
         reading, writing = os.pipe()
         argv = [*_command(prepared.plan, lock, listeners), "--report", str(writing)]
@@ -101,7 +106,7 @@ def up_detached(project: Path, flags: Sequence[Override], say: Say, *, private: 
 
 @contextlib.contextmanager
 def _prepared(
-    project: Path, flags: Sequence[Override], *, private: bool = False
+    project: Path, flags: Sequence[Override], *, private: bool = False, watched: bool = False
 ) -> Iterator[tuple[Prepared, int, dict[str, int]]]:
     """Everything up to the first process: the lock, the plan, the public sockets, the files. Undone on an error."""
     given = ports.given(os.environ)
@@ -117,10 +122,12 @@ def _prepared(
             lock = _lock(where)
         prepared = prepare_loaded(loaded)
         plan = prepared.plan
+        if watched:
+            plan = running.with_watcher(plan, watch.service(plan))
         if alias != where:
             place.point(alias, where)
             plan = dataclasses.replace(plan, alias=alias)
-            prepared = dataclasses.replace(prepared, plan=plan)
+        prepared = dataclasses.replace(prepared, plan=plan)
         taken_over = {} if private else ports.taken_over(given, plan)
         with contextlib.ExitStack() as opened:
             listeners = {

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import math
 import socket
+import struct
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection, HTTPException, IncompleteRead
 from types import TracebackType
@@ -15,14 +16,19 @@ from typing import Self
 
 from stack.config import AUTO, Smoke
 
-__all__ = ["AGENT", "Came", "Load", "Request", "Visitors", "ask", "failure", "request", "wrong"]
+__all__ = ["AGENT", "Came", "Judge", "Load", "Request", "Visit", "Visitors", "ask", "failure", "request", "wrong"]
 
 AGENT = "stackctl-visitor"  # by which the access log tells them from whoever asks once
-COUNT = 4  # visitors; fewer than the eight requests at once that the smallest default stack takes
-SHOWN = 5  # failures that are told in full; one tells as much as a thousand
+KEPT = 4  # visitors who keep their connection
+FRESH = (
+    2  # and who come anew each time; all of them fewer than the eight requests that the smallest default stack takes
+)
+SHOWN = 5  # failures that are told in full, each once
 PIECE = 65536
+PAUSE = 0.02  # seconds between two requests of a visitor: this is to notice what is lost, not to keep the machine busy
 BREATH = 0.05  # seconds between a failure and the next try: a dead site is not to be asked a million times
 WRONG = (OSError, HTTPException)
+TCP_CLOSE = 7  # the state of a connection that was reset; see linux/tcp.h for the layout of tcp_info
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +58,32 @@ class Came:
     seconds: float
 
 
+Judge = Callable[[Came], str]
+"""What is wrong with an answer; "" if nothing is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request of a visitor's: in which phase, from when to when (seconds since the epoch), and how it went.
+
+    `seconds` until the answer, None if there was none; `problem` is what was wrong with it; `again`, whether it had to
+    be asked for twice.
+    """
+
+    asked: Request
+    phase: str
+    began: float
+    ended: float
+    seconds: float | None
+    problem: str
+    again: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What visitors met: how many requests, how many failed and some of these in words, the seconds of those answered.
+    """What visitors met: how many requests, how many failed and the first of these in words, how long answers took.
 
+    `again` is how many were asked twice: the connection that had been kept was closed before anybody read them.
     `seconds` is sorted.
     """
 
@@ -63,6 +91,7 @@ class Load:
     failed: int = 0
     failures: tuple[str, ...] = ()
     seconds: Sequence[float] = field(default=(), repr=False)
+    again: int = 0
 
     def percentile(self, share: float) -> float:
         """The seconds within which this share of the answers came (nearest rank); 0 if there were none."""
@@ -118,21 +147,27 @@ def failure(error: Exception) -> str:
 
 
 class Visitors:
-    """Threads, each with a kept connection, that ask the same requests round and round from `with` to its end.
+    """Threads that ask the same requests round and round from `with` to its end.
 
-    `expected` are the requests, and the status that each is answered with while all is well.
+    `asked` are the requests, and what judges the answer to each. So many visitors have `kept` connections, and so many
+    come `fresh` each time.
     """
 
-    def __init__(self, expected: Mapping[Request, int], count: int = COUNT) -> None:
-        self._expected = [(replace(asked, agent=AGENT), status) for asked, status in expected.items()]
+    def __init__(self, asked: Mapping[Request, Judge], kept: int = KEPT, fresh: int = FRESH) -> None:
+        self._asked = list(asked.items())
+        self._kept = kept
+        self._phase = ""
         self._stopped = threading.Event()
         self._turned = threading.Condition()
-        self._turns = [0] * count
-        self._seconds: list[float] = []
-        self._failures: list[str] = []
-        self._failed = 0
+        self._turns = [0] * (kept + fresh)
+        self._visits: list[Visit] = []
         self._connections: dict[int, HTTPConnection] = {}
-        self._threads = [threading.Thread(target=self._visit, args=(each,), daemon=True) for each in range(count)]
+        numbers = range(kept + fresh)
+        self._threads = [threading.Thread(target=self._visit, args=(each,), daemon=True) for each in numbers]
+
+    def enter(self, phase: str) -> None:
+        """From now on requests are made in this phase."""
+        self._phase = phase
 
     def another_turn(self) -> None:
         """Waits until each of them has begun and ended another request."""
@@ -140,11 +175,19 @@ class Visitors:
             wanted = [each + 2 for each in self._turns]  # the one under way may have begun before
             self._turned.wait_for(lambda: all(now >= then for now, then in zip(self._turns, wanted, strict=True)))
 
-    def load(self) -> Load:
-        """What they have met so far."""
+    def visits(self) -> tuple[Visit, ...]:
+        """What they have met so far, in the order in which it ended."""
         with self._turned:
-            found = tuple(self._failures[:SHOWN])
-            return Load(sum(self._turns), self._failed, found, tuple(sorted(self._seconds)))
+            return tuple(self._visits)
+
+    def load(self, phase: str | None = None) -> Load:
+        """The same in figures; of one phase, if that is given."""
+        met = [each for each in self.visits() if phase in (None, each.phase)]
+        failures = [f"{each.asked}: {each.problem}" for each in met if each.problem]
+        seconds = sorted(each.seconds for each in met if each.seconds is not None)
+        again = sum(each.again for each in met)
+        told = tuple(dict.fromkeys(failures))[:SHOWN]
+        return Load(len(met), len(failures), told, tuple(seconds), again)
 
     def __enter__(self) -> Self:
         for each in self._threads:
@@ -164,42 +207,51 @@ class Visitors:
     def _visit(self, number: int) -> None:
         turn = number  # not all of them for the same at the same time
         while not self._stopped.is_set():
-            asked, status = self._expected[turn % len(self._expected)]
+            asked, judge = self._asked[turn % len(self._asked)]
             turn += 1
-            self._try(number, asked, status)
+            visit = self._made(number, asked, judge)
+            if number >= self._kept:
+                self._drop(number)
+            if self._stopped.is_set() and visit.problem:
+                break  # cut off by us, perhaps
+            with self._turned:
+                self._turns[number] += 1
+                self._visits.append(visit)
+                self._turned.notify_all()
+            self._stopped.wait(BREATH if visit.problem else PAUSE)
         self._drop(number)
 
-    def _try(self, number: int, asked: Request, status: int) -> None:
+    def _made(self, number: int, asked: Request, judge: Judge) -> Visit:
+        phase, began, clock, seconds, again = self._phase, time.time(), time.monotonic(), None, False
+        try:
+            try:
+                came = self._exchange(number, asked)
+            except _UnreadError:
+                again = True
+                self._drop(number)
+                came = self._exchange(number, asked)
+            seconds = time.monotonic() - clock
+            problem = judge(came)
+        except WRONG as error:
+            problem = failure(error)
+            self._drop(number)
+        return Visit(asked, phase, began, time.time(), seconds, problem, again)
+
+    def _exchange(self, number: int, asked: Request) -> Came:
         connection = self._connections.get(number)
         if connection is None or (connection.host, connection.port) != _where(asked):
             self._drop(number)
             connection = self._connections[number] = _connection(asked)
-        came, problem = None, ""
-        try:
-            came = _exchange(connection, asked)
-            if came.status != status:
-                problem = f"answered {came.status}; before, it was {status}"
-        except WRONG as error:
-            problem = failure(error)
-            self._drop(number)
-        if self._stopped.is_set() and problem:
-            return  # cut off by us, perhaps
-        with self._turned:
-            self._turns[number] += 1
-            if came is not None:
-                self._seconds.append(came.seconds)
-            if problem:
-                self._failed += 1
-                if len(self._failures) < SHOWN:
-                    self._failures.append(f"{asked}: {problem}")
-            self._turned.notify_all()
-        if problem:
-            self._stopped.wait(BREATH)
+        return _exchange(connection, replace(asked, agent=AGENT))
 
     def _drop(self, number: int) -> None:
         old = self._connections.pop(number, None)
         if old is not None:
             old.close()
+
+
+class _UnreadError(ConnectionError):
+    """A connection that had been kept was closed before anybody read the request: it can be asked again."""
 
 
 def _connection(asked: Request) -> HTTPConnection:
@@ -216,7 +268,7 @@ def _exchange(connection: HTTPConnection, asked: Request) -> Came:
     headers = {"Host": asked.host, "User-Agent": asked.agent, "Accept": "*/*"}
     if asked.content_type:
         headers["Content-Type"] = asked.content_type
-    connection.request(asked.method, asked.path, asked.body.encode() or None, headers)
+    _send(connection, asked, headers)
     response = connection.getresponse()
     body = b""
     while piece := response.read1(PIECE):
@@ -231,6 +283,29 @@ def _exchange(connection: HTTPConnection, asked: Request) -> Came:
         known = found.get(name.lower())
         found[name.lower()] = value if known is None else f"{known}, {value}"
     return Came(response.status, found, body, time.monotonic() - began)
+
+
+def _send(connection: HTTPConnection, asked: Request, headers: dict[str, str]) -> None:
+    """The request; on a kept connection, which the other side may have just closed, also the wait for an answer."""
+    kept = connection.sock
+    try:
+        connection.request(asked.method, asked.path, asked.body.encode() or None, headers)
+        if kept is not None and not kept.recv(1, socket.MSG_PEEK) and not _was_read(kept):
+            raise _UnreadError
+    except (BrokenPipeError, ConnectionResetError) as error:
+        if kept is None:
+            raise
+        raise _UnreadError from error
+
+
+def _was_read(ended: socket.socket) -> bool:
+    """Whether what we sent on a connection was read before the other side ended it: then a request has been lost.
+
+    Who closes a socket with something unread in it, or is sent something after that, resets the connection; see
+    tcp(7) and RFC 9293, section 3.6.1. Else all of it is acknowledged with the end.
+    """
+    state, unacknowledged = struct.unpack_from("B23xI", ended.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32))
+    return bool(state != TCP_CLOSE and not unacknowledged)
 
 
 def _cut(connection: HTTPConnection) -> None:

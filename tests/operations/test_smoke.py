@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,7 +20,7 @@ from stack.errors import UsageError
 from stack.operations import visitors
 from stack.operations.sandbox import Sandbox, overrides
 from stack.operations.smoke import Check, Report, chosen
-from stack.operations.visitors import Came, Load, Request, Visitors
+from stack.operations.visitors import Came, Judge, Load, Request, Visitors
 from stack.supervisor import sockets
 
 PAGE = Came(200, {"content-type": "text/html; charset=utf-8", "etag": ""}, "Grüße".encode(), 0.5)
@@ -72,8 +73,33 @@ def says(answer: bytes) -> Iterator[str]:
         thread.join()
 
 
+@contextmanager
+def lets_go(ending: Callable[[socket.socket], object]) -> Iterator[str]:
+    """A server that answers the first request of each connection, and closes it after the `ending`."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with suppress(OSError):  # shut down
+                while True:
+                    connection, _ = server.accept()
+                    with connection:
+                        if connection.recv(65536):
+                            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                            ending(connection)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
 def get(address: str, path: str) -> Request:
     return Request("GET", path, address, "shop.example", 30.0)
+
+
+def answers(status: int) -> Judge:
+    return partial(visitors.wrong, Smoke(path="/", status=status))
 
 
 def test_without_paths_everything_listed_is_asked_for() -> None:
@@ -145,11 +171,11 @@ def test_half_an_answer_is_none(answer: bytes) -> None:
 
 
 def test_visitors_count_every_request(pages: str) -> None:
-    with Visitors({get(pages, "/200"): 200, get(pages, "/404"): 404}) as crowd:
+    with Visitors({get(pages, "/200"): answers(200), get(pages, "/404"): answers(404)}) as crowd:
         crowd.another_turn()
         crowd.another_turn()
     met = crowd.load()
-    assert met.requests >= 4 * visitors.COUNT
+    assert met.requests >= 4 * (visitors.KEPT + visitors.FRESH)
     assert met.failed == 0
     assert len(met.seconds) == met.requests
     assert list(met.seconds) == sorted(met.seconds)
@@ -157,7 +183,7 @@ def test_visitors_count_every_request(pages: str) -> None:
 
 def test_visitors_of_one_port_go_to_the_address_that_they_are_asked_to(pages: str) -> None:
     other = pages.replace("127.0.0.1", "127.0.0.2")  # nobody listens there
-    with Visitors({get(pages, "/200"): 200, get(other, "/404"): 404}) as crowd:
+    with Visitors({get(pages, "/200"): answers(200), get(other, "/404"): answers(404)}) as crowd:
         crowd.another_turn()
         crowd.another_turn()
     met = crowd.load()
@@ -174,21 +200,72 @@ def test_an_address_of_ipv6_is_asked() -> None:
 
 
 def test_visitors_notice_another_status(pages: str) -> None:
-    with Visitors({get(pages, "/200"): 200, get(pages, "/500"): 200}) as crowd:
+    with Visitors({get(pages, "/200"): answers(200), get(pages, "/500"): answers(200)}) as crowd:
         crowd.another_turn()
     met = crowd.load()
     assert 0 < met.failed < met.requests
-    assert set(met.failures) == {"GET /500: answered 500; before, it was 200"}
+    assert met.failures == ("GET /500: answered 500, not 200",)
 
 
 def test_visitors_notice_that_nobody_is_there() -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
-        with Visitors({get(f"127.0.0.1:{held.getsockname()[1]}", "/"): 200}) as crowd:
+        with Visitors({get(f"127.0.0.1:{held.getsockname()[1]}", "/"): answers(200)}) as crowd:
             crowd.another_turn()
     met = crowd.load()
     assert met.failed == met.requests > 0
     assert "refused" in met.failures[0]
+
+
+def closed(connection: socket.socket) -> None:
+    connection.close()
+
+
+def closed_with_a_request_in_its_queue(connection: socket.socket) -> object:
+    return connection.recv(1, socket.MSG_PEEK)
+
+
+def closed_after_it_has_read_a_request(connection: socket.socket) -> object:
+    return connection.recv(65536)
+
+
+@pytest.mark.parametrize("ending", [closed, closed_with_a_request_in_its_queue])
+def test_request_that_nobody_has_read_is_asked_again_and_counted_apart(
+    ending: Callable[[socket.socket], object],
+) -> None:
+    with lets_go(ending) as address:
+        with Visitors({get(address, "/"): answers(200)}, kept=1, fresh=0) as crowd:
+            crowd.another_turn()
+        met = crowd.load()
+    assert (met.failed, met.failures) == (0, ())
+    assert met.again >= met.requests - 1 > 0
+
+
+def test_request_that_was_read_and_not_answered_is_lost(pages: str) -> None:
+    with lets_go(closed_after_it_has_read_a_request) as address:
+        with Visitors({get(address, "/"): answers(200), get(pages, "/200"): answers(200)}, kept=1, fresh=0) as crowd:
+            crowd.another_turn()
+        met = crowd.load()
+        assert met.failed == met.again == 0, "each has a connection of its own"
+        with Visitors({get(address, "/"): answers(200)}, kept=1, fresh=0) as crowd:
+            crowd.another_turn()
+        met = crowd.load()
+    assert met.again == 0
+    assert 0 < met.failed < met.requests
+    assert met.failures[0].startswith("GET /: Remote end closed connection")
+
+
+def test_visitors_tell_the_phases_apart(pages: str) -> None:
+    crowd = Visitors({get(pages, "/200"): answers(200), get(pages, "/500"): answers(200)})
+    crowd.enter("one")
+    with crowd:
+        crowd.another_turn()
+        crowd.enter("two")
+        crowd.another_turn()
+    one, two, both = crowd.load("one"), crowd.load("two"), crowd.load()
+    assert min(one.requests, two.requests, one.failed, two.failed) > 0
+    assert one.requests + two.requests == both.requests
+    assert one.failed + two.failed == both.failed
 
 
 @given(st.lists(st.floats(0, 100), min_size=1), st.floats(0.01, 1))
