@@ -90,7 +90,8 @@ class Service:
     answered `probe` there, and gets the link. A service with a `pid_file` is ready once it wrote its pid there.
     `listeners` are the addresses whose sockets it inherits, announced in the variable `listeners_variable`.
     `idle_within` is for how long the web server may still use the connections that it keeps to a retired generation.
-    `reads` is the digest of the files that it reads again on `reload_signal`; `program` tells its binary from another.
+    `reads` is the digest of its files, which it reads again on `reload_signal` if it has one; `program` tells its
+    binary from another.
     `logs` are the files that it writes itself, and opens again by their names on `reopen_signal`. `keep_previous`: the
     generation before stays parked, for a rollback. `stop_word`, written to the generation's own fifo (`{fifo}`), asks
     it to stop; without one, or while nobody reads there, `stop_signal` does.

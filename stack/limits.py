@@ -368,7 +368,7 @@ def _header(found: Limits, name: str, way: Way) -> Iterator[Limit]:
         "bytes",
         way.server,
         server["buffer"],
-        "the most in uwsgi",
+        "the most in a packet",
         (),
         "room for whatever is passed on: else 414 or 431",
     )

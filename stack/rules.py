@@ -5,6 +5,7 @@ A rule yields problems. An error stops `up` and `reload`; a warning is said and 
 
 from __future__ import annotations
 
+import glob
 import itertools
 import os
 import shlex
@@ -21,6 +22,7 @@ from stack.limits import DRAIN_AFTER, longest_line
 from stack.plan import limits
 from stack.webservers import DIRECT, EXTERNAL, PRIVATE, WEB_SERVERS
 from stack.webservers.nginx import private
+from stack.webservers.nginx.site import module
 
 __all__ = ["RULES", "Problem", "check", "problems"]
 
@@ -130,19 +132,24 @@ def web_server_speaks_the_protocol(config: Config, _: Facts, plan: Plan) -> Iter
             yield Problem(
                 "web-server-speaks-the-protocol",
                 f"[server] protocol: {site.web} does not forward requests in {service.probe.protocol}",
-                f"It speaks {' and '.join(WEB_SERVERS[site.web].PROTOCOLS)}.",
+                f"It speaks {', '.join(WEB_SERVERS[site.web].PROTOCOLS)}.",
             )
 
 
 def nginx_has_the_module(config: Config, facts: Facts, plan: Plan) -> Iterable[Problem]:
     """A protocol can be left out when nginx is built."""
-    spoken = {each.probe.protocol for each in plan.services if each.probe}
-    if facts.nginx and _is(config, PRIVATE) and "uwsgi" in spoken and "http_uwsgi_module" not in facts.nginx.modules:
-        yield Problem(
-            "nginx-has-the-module",
-            f"{facts.nginx.path} was built without its uwsgi module",
-            'Set [server] protocol = "http", or use another nginx.',
-        )
+    nginx = facts.nginx
+    if nginx is None or not _is(config, PRIVATE):
+        return
+    for protocol in dict.fromkeys(each.probe.protocol for each in plan.services if each.probe):
+        if protocol in private.PROTOCOLS and module(protocol) not in nginx.modules:
+            able = [each for each in private.PROTOCOLS if module(each) in nginx.modules]
+            yield Problem(
+                "nginx-has-the-module",
+                f"{nginx.path} was built without its {protocol} module, {module(protocol)}",
+                f"It passes requests on in {' and '.join(able) or 'no protocol at all'}: set [server] protocol,"
+                " or use another nginx.",
+            )
 
 
 def stopping_outlasts_requests(config: Config, facts: Facts, _: Plan) -> Iterable[Problem]:
@@ -197,6 +204,31 @@ def backlog_is_real(config: Config, facts: Facts, _: Plan) -> Iterable[Problem]:
             f"[server] backlog = {most}, but this kernel holds at most {facts.somaxconn} waiting connections:"
             " net.core.somaxconn",
             f"sysctl -w net.core.somaxconn={most}, or lower the backlog; unset, it is what fits.",
+        )
+
+
+def app_server_reads_its_paths(config: Config, _: Facts, plan: Plan) -> Iterable[Problem]:
+    """Of a path that it takes for something else, it says what nobody understands."""
+    for name, app in config.apps.items():
+        service = plan.service(name)
+        words = (*service.argv, service.link) if service else ()
+        for path, sign in itertools.product(words, APP_SERVERS[app.server.engine].MISREADS):
+            if sign in path:
+                yield Problem(
+                    "app-server-reads-its-paths",
+                    f"[server] engine = {app.server.engine!r} does not take the {sign} in {path} as it is written",
+                    "Another place for its files: [stack] state_dir; for its sockets: runtime_dir; or another engine.",
+                )
+                break
+
+
+def nginx_finds_the_site(config: Config, _: Facts, plan: Plan) -> Iterable[Problem]:
+    """It takes what it includes for a pattern, and is content with one that nothing matches: it serves nothing."""
+    if _is(config, PRIVATE) and glob.escape(plan.state_dir) != plan.state_dir:
+        yield Problem(
+            "nginx-finds-the-site",
+            f"[stack] state_dir: nginx would take {plan.state_dir} for a pattern, because of the *, ? or [ in it",
+            "Choose another place for it, such as /var/lib/shop; the project may stay where it is.",
         )
 
 
@@ -325,6 +357,20 @@ def something_is_lost_without_a_web_server(config: Config, _: Facts, __: Plan) -
         )
 
 
+def nothing_is_parked_on_a_public_socket(config: Config, _: Facts, __: Plan) -> Iterable[Problem]:
+    """Without a web server every generation accepts from the same socket, so a parked one would go on answering."""
+    if _is(config, DIRECT):
+        yield from (
+            Problem(
+                "nothing-is-parked-on-a-public-socket",
+                f"[server] keep_previous of {name} needs a web server, whose link can be moved back",
+                "Leave keep_previous out, or [site] web as it is.",
+            )
+            for name, app in config.apps.items()
+            if app.server.keep_previous
+        )
+
+
 def external_web_server_may_connect(_: Config, facts: Facts, __: Plan) -> Iterable[Problem]:
     """Only root, or a member, can give a socket to a group."""
     if facts.web_group and not facts.is_root and facts.web_group not in facts.groups:
@@ -355,6 +401,7 @@ def _is(config: Config, web: str) -> bool:
 RULES: tuple[Rule, ...] = (
     app_server_faces_clients,
     something_is_lost_without_a_web_server,
+    nothing_is_parked_on_a_public_socket,
     external_web_server_may_connect,
     external_web_server_finds_the_site,
     nginx_is_here,
@@ -366,6 +413,8 @@ RULES: tuple[Rule, ...] = (
     heads_fit_the_hop,
     app_decides_on_bodies,
     backlog_is_real,
+    app_server_reads_its_paths,
+    nginx_finds_the_site,
     static_folders_exist,
     web_server_can_read_static_files,
     our_directories_are_open,

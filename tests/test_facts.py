@@ -20,6 +20,7 @@ from stack.facts import Interpreter, environment, look, look_at_machine, runtime
 from stack.facts.interpreter import find_interpreter
 from stack.facts.machine import cpu_quota, find_cpus, find_somaxconn, parse_cpu_max, parse_quota
 from stack.facts.nginx import find_nginx, parse_version
+from stack.facts.server import find_server
 
 ROOT = os.geteuid() == 0
 SYSTEM_PYTHON = "/usr/bin/python3"  # which every user can run
@@ -445,3 +446,49 @@ def test_environment_is_pure(tmp_path: Path) -> None:
         "D": "4",
     }
     assert given == {"STACKCTL_NGINX": "x", "PATH": "/bin"}
+
+
+# App servers.
+
+
+def interpreter(directory: Path) -> Interpreter:
+    return Interpreter(str(program(directory / "bin" / "python", "exit 0")), (3, 11, 0), ".venv")
+
+
+def test_an_app_server_beside_the_apps_python_comes_first(tmp_path: Path) -> None:
+    python = interpreter(tmp_path / "venv")
+    beside = program(tmp_path / "venv" / "bin" / "uwsgi", "echo 2.0.31")
+    program(tmp_path / "elsewhere" / "uwsgi", "echo 2.0.21-debian")
+    found = find_server("uwsgi", python, {"PATH": str(tmp_path / "elsewhere")})
+    assert found is not None
+    assert (found.path, found.version, found.venv) == (str(beside), "2.0.31", "")
+
+
+def test_an_app_server_on_the_path_is_told_of_the_venv(tmp_path: Path) -> None:
+    python = interpreter(tmp_path / "venv")
+    outside = program(tmp_path / "elsewhere" / "uwsgi", "echo 2.0.21-debian")
+    for venv_is_one in (False, True):
+        found = find_server("uwsgi", python, {"PATH": str(tmp_path / "elsewhere")})
+        assert found is not None
+        assert (found.path, found.version) == (str(outside), "2.0.21-debian")
+        assert found.venv == (str(tmp_path / "venv") if venv_is_one else "")
+        (tmp_path / "venv" / "pyvenv.cfg").touch()
+
+
+@pytest.mark.parametrize("script", ["exit 0", "echo 2.0; exit 1", "echo none", "exec /nowhere"])
+def test_a_program_of_that_name_that_is_no_app_server_is_none(tmp_path: Path, script: str) -> None:
+    python = interpreter(tmp_path / "venv")
+    program(tmp_path / "venv" / "bin" / "gunicorn", script)
+    assert find_server("gunicorn", python, {"PATH": "/nowhere"}) is None
+
+
+def test_an_app_server_that_is_nowhere_is_none(tmp_path: Path) -> None:
+    assert find_server("gunicorn", interpreter(tmp_path / "venv"), {"PATH": "/nowhere"}) is None
+
+
+def test_the_version_of_gunicorn_is_found_in_its_sentence(tmp_path: Path) -> None:
+    python = interpreter(tmp_path / "venv")
+    program(tmp_path / "venv" / "bin" / "gunicorn", "echo 'gunicorn (version 27.0.1)'")
+    found = find_server("gunicorn", python, {})
+    assert found is not None
+    assert found.version == "27.0.1"

@@ -22,14 +22,21 @@ class AppServer(Protocol):
     """What to give to `pip install` for it."""
     PROTOCOLS: tuple[str, ...]
     """The protocols it speaks to the web server; the first is the one to use unless told otherwise."""
+    KEEPS_ALIVE: bool
+    """Whether it keeps a connection for the next request, over HTTP."""
     FACES_CLIENTS: bool
     """Whether it can take the public sockets itself, where there is no web server."""
+    MISREADS: tuple[str, ...]
+    """What it takes for something else in a path on its command line."""
     STOP_SIGNAL: str
     """Asks it to finish what is in hand and end."""
     STOP_WORD: str
     """The same, written to its fifo `{fifo}`; "" if it has none."""
     ORPHAN_SIGNAL: str
     """Ends it at once, with all its processes, when the supervisor has died."""
+    LEAVE_SIGNAL: str
+    """Has one of its workers finish what is in hand and be replaced; "" if it sees to it itself that a request which
+    hangs, or raises what ends a process, costs nothing but itself. Else the app is served in a guard that does."""
     ENFORCES: Mapping[str, str]
     """Which of its options enforces which limit, by the names of `AppLimits`.
 

@@ -11,11 +11,14 @@ from stack.desired import File
 
 PROGRAM = ""
 INSTALL = ""
-PROTOCOLS: tuple[str, ...] = ("uwsgi", "http")
+PROTOCOLS: tuple[str, ...] = ("uwsgi", "http", "fastcgi", "scgi")
+KEEPS_ALIVE = True
 FACES_CLIENTS = True
+MISREADS: tuple[str, ...] = ()
 STOP_SIGNAL = "TERM"
 STOP_WORD = ""
 ORPHAN_SIGNAL = "INT"
+LEAVE_SIGNAL = ""
 ENFORCES: Mapping[str, str] = {
     "timeout": "--timeout",
     "kill": "(its master)",
@@ -44,6 +47,7 @@ def argv(launch: Launch) -> tuple[str, ...]:
         launch.module,
         *("--pythonpath", launch.entry_directory),
         *("--bind", "unix:{socket}"),
+        *("--state", "{fifo}"),  # a socket too, in the place that a generation has for being told, or telling, things
         *("--socket-mode", f"{launch.socket_mode:o}"),
         *("--workers", str(launch.workers)),
         *("--threads", str(launch.app.server.threads)),

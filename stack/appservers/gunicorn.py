@@ -16,10 +16,13 @@ from stack.render import render
 PROGRAM = "gunicorn"
 INSTALL = "gunicorn"
 PROTOCOLS: tuple[str, ...] = ("http",)
+KEEPS_ALIVE = False
 FACES_CLIENTS = False
+MISREADS: tuple[str, ...] = ()
 STOP_SIGNAL = "TERM"
 STOP_WORD = ""
 ORPHAN_SIGNAL = "QUIT"
+LEAVE_SIGNAL = "TERM"
 ENFORCES: Mapping[str, str] = {
     "timeout": "timeout",
     "kill": "(its arbiter)",
@@ -36,6 +39,7 @@ def files(launch: Launch) -> tuple[File, ...]:
     text = render(
         "gunicorn/gunicorn.conf.py.j2",
         name=launch.name,
+        directory=launch.entry_directory,
         workers=launch.workers,
         threads=threads,
         timeout=math.ceil(limits.timeout),
@@ -52,7 +56,6 @@ def argv(launch: Launch) -> tuple[str, ...]:
     return (
         launch.program.path if launch.program else PROGRAM,
         *("--config", f"{launch.entry_directory}/gunicorn.conf.py"),
-        *("--pythonpath", launch.entry_directory),
         *("--bind", "unix:{socket}"),
         launch.module,
     )

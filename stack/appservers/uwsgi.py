@@ -17,10 +17,14 @@ from stack.render import render
 PROGRAM = "uwsgi"
 INSTALL = "pyuwsgi"
 PROTOCOLS: tuple[str, ...] = ("uwsgi", "http")
+KEEPS_ALIVE = False
 FACES_CLIENTS = False
+# An environment variable, a file whose text is put there, and what parts a file from a section and a host from a port.
+MISREADS: tuple[str, ...] = ("$(", "@(", ":")
 STOP_SIGNAL = "TERM"
 STOP_WORD = "q"
 ORPHAN_SIGNAL = "INT"
+LEAVE_SIGNAL = "HUP"
 ENFORCES: Mapping[str, str] = {
     "timeout": "harakiri",
     "kill": "(its master)",
@@ -53,7 +57,7 @@ def files(launch: Launch) -> tuple[File, ...]:
 
 
 def argv(launch: Launch) -> tuple[str, ...]:
-    """What differs from generation to generation, and paths: in an ini file uWSGI would look for variables in them."""
+    """What differs from generation to generation, and paths: in an ini file uWSGI would look for `%` in them."""
     socket = "--http-socket" if launch.protocol == "http" else "--uwsgi-socket"
     program, venv = launch.program, launch.program.venv if launch.program else ""
     return (

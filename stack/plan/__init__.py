@@ -53,7 +53,13 @@ def front(config: Config, facts: Facts) -> Front:
     """The stack as its web servers see it."""
     numbers = limits(config, facts)
     upstreams = {
-        name: Upstream(name, apps.link(config, facts, name), apps.protocol(app), numbers.apps[name].read_timeout)
+        name: Upstream(
+            name,
+            apps.link(config, facts, name),
+            apps.protocol(app),
+            numbers.apps[name].read_timeout,
+            apps.keeps_alive(app),
+        )
         for name, app in config.apps.items()
     }
     return Front(

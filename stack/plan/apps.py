@@ -7,7 +7,7 @@ import re
 
 from stack.appservers import APP_SERVERS, AppServer, Launch
 from stack.config import AUTO, BUNDLED, App, Config, Site
-from stack.desired import File, Probe, Service
+from stack.desired import File, Probe, Service, digest
 from stack.errors import ConfigError
 from stack.facts import AppFacts, Facts
 from stack.limits import Limits
@@ -17,16 +17,19 @@ from stack.render import render
 from stack.webservers import DIRECT
 from stack.webservers.front import IDLE_WITHIN
 
-__all__ = ["engine", "files", "link", "protocol", "service", "workers"]
+__all__ = ["engine", "files", "keeps_alive", "link", "protocol", "service", "workers"]
 
 
 def files(config: Config, facts: Facts, limits: Limits, name: str) -> tuple[File, ...]:
-    """The app's entry, what tells it of the client where headers do, and the app server's own files."""
-    proxied = File(f"{_entry_directory(name)}/stackctl_proxied.py", render("app/proxied.py.j2", name=name))
+    """The app's entry, what does for it what the app server does not, and the app server's own files."""
+    app = config.apps[name]
+    text = render("app/proxied.py.j2", name=name, protocol=protocol(app))
+    proxied = File(f"{_entry_directory(name)}/stackctl_proxied.py", text)
     return (
         _entry(name, facts.apps[name]),
-        *((proxied,) if _is_proxied(config.apps[name]) else ()),
-        *engine(config.apps[name]).files(_launch(config, facts, limits, name)),
+        *((proxied,) if _is_proxied(app) else ()),
+        *((_guarded(name, app, limits.apps[name].timeout),) if engine(app).LEAVE_SIGNAL else ()),
+        *engine(app).files(_launch(config, facts, limits, name)),
     )
 
 
@@ -38,9 +41,14 @@ def protocol(app: App) -> str:
     if app.server.protocol not in server.PROTOCOLS:
         raise ConfigError(
             f"[server] protocol: the app server {app.server.engine} does not speak {app.server.protocol!r}",
-            f"It speaks {' and '.join(server.PROTOCOLS)}.",
+            f"It speaks {', '.join(server.PROTOCOLS)}.",
         )
     return app.server.protocol
+
+
+def keeps_alive(app: App) -> bool:
+    """Whether the web server keeps connections to the app server: not if a parked one would go on getting requests."""
+    return protocol(app) == "http" and engine(app).KEEPS_ALIVE and not app.server.keep_previous
 
 
 def workers(app: App, facts: Facts) -> int:
@@ -62,8 +70,19 @@ def engine(app: App) -> AppServer:
 
 
 def _is_proxied(app: App) -> bool:
-    """Whether the facts about the client come as headers to an app server that leaves them there."""
-    return protocol(app) == "http" and app.server.engine != BUNDLED
+    """Whether the app server leaves the facts about the client where they came, or believes the client."""
+    return app.server.engine != BUNDLED
+
+
+def _inner(app: App) -> str:
+    """The module that has the app, with the facts about the client in their places."""
+    return "stackctl_proxied" if _is_proxied(app) else "stackctl_entry"
+
+
+def _guarded(name: str, app: App, timeout: float) -> File:
+    leave_signal = engine(app).LEAVE_SIGNAL
+    text = render("app/guarded.py.j2", name=name, inner=_inner(app), timeout=timeout, leave_signal=leave_signal)
+    return File(f"{_entry_directory(name)}/stackctl_guarded.py", text)
 
 
 def _entry_directory(name: str) -> str:
@@ -102,7 +121,7 @@ def _launch(config: Config, facts: Facts, limits: Limits, name: str) -> Launch:
         app=app,
         facts=facts.apps[name],
         entry_directory=str(config.state_dir / _entry_directory(name)),
-        module=f"{'stackctl_proxied' if _is_proxied(app) else 'stackctl_entry'}:application",
+        module=f"{'stackctl_guarded' if engine(app).LEAVE_SIGNAL else _inner(app)}:application",
         protocol=protocol(app),
         program=facts.servers.get(name),
         workers=workers(app, facts),
@@ -138,7 +157,8 @@ def service(config: Config, facts: Facts, limits: Limits, name: str) -> Service:
             within=limits.apps[name].timeout,
             hint=f"See `stackctl logs {name}`. Another path may suit better: [app] health in stack.toml.",
         ),
-        idle_within=IDLE_WITHIN if protocol(app) == "http" else 0.0,
+        reads=digest(files(config, facts, limits, name)),
+        idle_within=IDLE_WITHIN if keeps_alive(app) else 0.0,
         keep_previous=app.server.keep_previous,
         stop_word=server.STOP_WORD,
         stop_signal=server.STOP_SIGNAL,

@@ -26,6 +26,7 @@ __all__ = ["Generations"]
 
 LOOK_AGAIN = 0.02  # seconds between two looks for what the kernel has no event for
 ASK_AGAIN = 1.0  # seconds between two requests to stop; each app and web server takes a second one for the first
+LOST_MOST = 3  # children that a service may lose before it is ready
 REMEMBERED = 4  # generations of a service whose last words are kept
 
 
@@ -42,6 +43,7 @@ class Generations:
         self._processes: dict[int, Process] = {}
         self._last_words: dict[tuple[str, int], list[str]] = {}
         self._killed_for: dict[str, str] = {}
+        self._timelines: dict[str, dict[str, float]] = {}
         self._changed = asyncio.Event()
         self._waiting: set[asyncio.Event] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -75,6 +77,25 @@ class Generations:
                 if process.service.name == service.name:
                     self.begin(self._reopen_logs(process))
 
+    def kill_stopped(self, before: set[int]) -> set[int]:
+        """Kills what is stopped by a signal and was so `before`; returns what is. It cannot be asked for anything.
+
+        A worker is replaced by its master, which need not notice by itself that one stands still; a master by us.
+        """
+        found = {
+            pid: process
+            for process in self._processes.values()
+            for pid in (process.pid, *runner.children(process.pid))
+            if runner.is_stopped(pid)
+        }
+        for pid in before & found.keys():
+            process = found[pid]
+            self._log.say(f"kills process {pid} of {process.service.name}: a signal has stopped it (SIGSTOP)")
+            if pid == process.pid:
+                self._killed_for[f"{process.service.name} generation {process.number}"] = "stopped by a signal, killed"
+            runner.tell(pid, "KILL")
+        return set(found)
+
     def close(self, addresses: set[str]) -> None:
         """Closes public sockets."""
         for address in addresses:
@@ -105,6 +126,14 @@ class Generations:
     def since(self, name: str) -> dict[int, float]:
         """When each living generation of a service was started, in seconds since the epoch."""
         return {each.number: each.since for each in self._processes.values() if each.service.name == name}
+
+    def timeline(self, name: str) -> dict[str, float]:
+        """How the newest generation of a service took over, as moments in seconds since the epoch.
+
+        When it was `started`, became `ready`, was about to be `linked`; from when on what served before got no requests
+        by the link (`fenced`), and when the last of it had `ended`. What has not happened is not there.
+        """
+        return self._timelines.get(name, {})
 
     def service(self, name: str, serial: int) -> Service:
         """What was wished under this serial."""
@@ -157,6 +186,8 @@ class Generations:
             rollout = replace(self.rollouts[each.name], lingers=False, keeps=each.keep_previous)
             self._put(each.name, replace(rollout, previous=None) if for_good else rollout)
         await self.until(lambda: all(self._is_settled(name) for name in names))
+        for name in names:
+            self._note(name, "fenced")
 
     async def undo(self, service: Service, before: Rollout | None) -> None:
         """Back to what served before `replace`; `before` are the facts of then, None for a new service."""
@@ -194,7 +225,10 @@ class Generations:
                     await asyncio.sleep(LOOK_AGAIN)
 
     async def reread(self, service: Service) -> Refusal | None:
-        """Has a running service read its changed files again: done once it has started a process that did."""
+        """Has a running service read its changed files again.
+
+        Done once it has started a process that did, and those that did not take no connections any more.
+        """
         rollout = self.rollouts[service.name]
         current = rollout.current or 0
         self._services[service.name, rollout.serial] = service
@@ -207,6 +241,10 @@ class Generations:
             async with asyncio.timeout(service.start_within):
                 while not runner.children(generation.child.pid) - before:  # noqa: ASYNC110 - the kernel has no event for it
                     await asyncio.sleep(LOOK_AGAIN)
+                public = {os.fstat(each.fileno()).st_ino for each in self.listeners.values()}
+                while any(runner.has_open(each, public) for each in before):  # noqa: ASYNC110 - nor for that
+                    await asyncio.sleep(LOOK_AGAIN)
+        if runner.children(generation.child.pid) - before:
             return None
         return Refusal(rollout.serial, current, "it did not take up its changed files")
 
@@ -282,6 +320,7 @@ class Generations:
 
     def _spawn(self, service: Service, action: Action) -> None:
         runner.remove_files(service, action.number)
+        self._timelines[action.service] = {"started": time.time()}
         descriptors = {address: listener.fileno() for address, listener in self.listeners.items()}
         try:
             spawned = runner.spawn(service, action.number, descriptors)
@@ -296,8 +335,10 @@ class Generations:
         process.listen()
         self._tell(action, Rollout.spawned, spawned.pid)
         self.begin(self._await_ready(service, action))
+        self.begin(self._count_losses(action))
 
     def _link(self, service: Service, action: Action) -> None:
+        self._note(action.service, "linked")
         if service.link:
             place.link(service.link, runner.generation_socket(service, action.number))
         seconds = time.time() - self._process(action).since
@@ -318,6 +359,18 @@ class Generations:
                 elif result.saw:
                     self._killed_for[_called(action)] = result.problem
                     self._tell(action, Rollout.failed, result.problem)
+            await asyncio.sleep(LOOK_AGAIN)
+
+    async def _count_losses(self, action: Action) -> None:
+        """Refuses it as soon as its workers end again and again: uWSGI goes on to start others."""
+        seen: set[int] = set()
+        while (generation := self._generation(action)) and generation.child.state is State.STARTING:
+            workers = runner.children(generation.child.pid)
+            seen |= workers
+            if len(seen - workers) >= LOST_MOST:
+                problem = "its workers end before they are ready"
+                self._killed_for[_called(action)] = problem
+                self._tell(action, Rollout.failed, problem)
             await asyncio.sleep(LOOK_AGAIN)
 
     async def _ask(self, service: Service, action: Action) -> None:
@@ -376,6 +429,9 @@ class Generations:
             self._last_words[action.service, action.number] = list(process.tail)
             runner.remove_files(process.service, action.number)
             self._tell(action, Rollout.ended, reason)
+            after = self.rollouts[action.service]
+            if action.number < after.count and all(each.number == after.count for each in after.generations):
+                self._note(action.service, "ended")
 
     def _forget(self) -> None:
         """What was wished of old and said of old: a stack may be reloaded a thousand times."""
@@ -394,6 +450,9 @@ class Generations:
         }
 
     # Small things.
+
+    def _note(self, name: str, what: str) -> None:
+        self._timelines.setdefault(name, {}).setdefault(what, time.time())
 
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
         """Does something beside the loop; cancelled when all has stopped."""
@@ -422,6 +481,8 @@ class Generations:
         """What happened to a generation, to the fleet; the moment is added where the event wants one."""
         rollout = self.rollouts.get(about.service)
         if rollout is not None:
+            if event is Rollout.became_ready:
+                self._note(about.service, "ready")
             timed = () if event in (Rollout.became_current, Rollout.began_fence, Rollout.ended_fence) else (_now(),)
             first = (*details, about.number) if event is Rollout.after else (about.number, *details)
             self._fleet = self._fleet.with_rollout(about.service, event(rollout, *first, *timed))

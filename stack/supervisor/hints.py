@@ -1,10 +1,12 @@
-"""Lines that programs write to their logs, and what to do about them in our own words, with the setting's name."""
+"""Lines that programs write to their logs: which matter, and what to do about them, with the setting's name."""
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["hint"]
+__all__ = ["SHORT", "hint", "telling"]
+
+SHORT = 30  # lines that people read to their end
 
 # nginx says who speaks at the line's beginning; what follows the message may be the client's own words.
 NGINX = r"^[\d/]+ [\d:]+ \[\w+\] \d+#\d+: (?:\*\d+ )?"
@@ -34,3 +36,17 @@ KNOWN = tuple(
 def hint(line: str) -> str:
     """What to do about a line that a service wrote; "" if it needs no word of ours."""
     return next((words for pattern, words in KNOWN if pattern.match(line)), "")
+
+
+def telling(lines: list[str]) -> list[str]:
+    """What matters of somebody's last words: if they are many, the first traceback, or else the end.
+
+    gunicorn says the same one for each worker, and one of its own; uWSGI talks a lot about itself.
+    """
+    if len(lines) <= SHORT:
+        return lines
+    begins = next((at for at, line in enumerate(lines) if line.startswith("Traceback (most recent")), None)
+    if begins is None:
+        return lines[-SHORT:]
+    ends = next((at for at in range(begins + 1, len(lines)) if not lines[at].startswith(" ")), len(lines) - 1)
+    return lines[begins : ends + 1][-SHORT:]

@@ -29,7 +29,10 @@ __all__ = [
     "children",
     "end_with",
     "ended",
+    "generation_fifo",
     "generation_socket",
+    "has_open",
+    "is_stopped",
     "reap",
     "remove_files",
     "spawn",
@@ -162,6 +165,25 @@ def children(pid: int) -> set[int]:
         return {int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()}
     except OSError:
         return set()
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal such as SIGSTOP has stopped a process; what a debugger holds is something else (proc(5))."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0] == "T"
+    except OSError:
+        return False
+
+
+def has_open(pid: int, sockets: set[int]) -> bool:
+    """Whether a process has one of these sockets, told by their inodes; not, if it is gone (proc(5), /proc/PID/fd)."""
+    names = {f"socket:[{each}]" for each in sockets}
+    with contextlib.suppress(OSError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                if str(descriptor.readlink()) in names:
+                    return True
+    return False
 
 
 def tell(pid: int, name: str) -> None:

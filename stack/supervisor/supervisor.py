@@ -23,12 +23,14 @@ from stack.fleet import Refusal, Rollout
 from stack.interrupts import ENDING
 from stack.supervisor import control, place, sockets
 from stack.supervisor.generations import Generations
+from stack.supervisor.hints import telling
 from stack.supervisor.log import Log, set_aside_if_full
 from stack.supervisor.notify import Manager
 
 __all__ = ["Outcome", "Supervisor"]
 
 LOOK_AT_LOGS = 2.0  # seconds between two looks at how large the services' own logs are
+LOOK_FOR_STOPPED = 1.5  # seconds between two looks; what is stopped in both is killed
 LOADED_WITHIN = 1.0  # seconds between two looks whether somebody else's web server has loaded the site
 
 
@@ -70,6 +72,7 @@ class Supervisor:
         self._since = time.time()
         self._applying = asyncio.Lock()
         self._left: dict[str, set[str]] = {}  # links by service that a web server may still look for, though they moved
+        self._looking: set[int] = set()  # its workers that may
         self._asked_to_stop = 0
         self._manager = manager
         self._remark = ""  # what the manager shall know besides: why a start or a reload was refused
@@ -88,6 +91,7 @@ class Supervisor:
         self._generations.reap()  # as process 1 we have adopted what ended before there was a handler
         self._generations.begin(self._prove())
         self._generations.begin(self._tend_logs())
+        self._generations.begin(self._kill_stopped())
         if self._manager.listens:
             self._generations.begin(self._keep_informed())
         if self._manager.alive_every:
@@ -130,6 +134,13 @@ class Supervisor:
             for service in self.plan.services:
                 if [each for each in service.logs if set_aside_if_full(Path(each), self.log.kept)]:
                     self._generations.reopen_logs(service)
+
+    async def _kill_stopped(self) -> None:
+        """Nothing stays stopped for long, though who stopped it may go on with it a moment later."""
+        stopped: set[int] = set()
+        while True:
+            await asyncio.sleep(LOOK_FOR_STOPPED)
+            stopped = self._generations.kill_stopped(stopped)
 
     # A start, and its end.
 
@@ -219,6 +230,7 @@ class Supervisor:
                 }
                 for each in rollout.generations
             ],
+            "timeline": self._generations.timeline(name),
         }
 
     # What the service manager above us is told.
@@ -314,9 +326,7 @@ class Supervisor:
 
     async def _bring(self, old: Service | None, new: Service, *, fresh: bool) -> tuple[Refusal | None, str]:
         """One service to what it shall be; returns why it was refused, or what was done."""
-        as_before = old is not None and replace(old, reads="", keep_previous=new.keep_previous) == replace(
-            new, reads=""
-        )
+        as_before = old is not None and _lasting(replace(old, keep_previous=new.keep_previous)) == _lasting(new)
         if old is None or (fresh and new.link) or not as_before:
             refusal = await self._generations.replace(old, new)
             return refusal, f"generation {self._generations.rollouts[new.name].current} serves"
@@ -329,31 +339,34 @@ class Supervisor:
         for each in plan.services:
             old = before.service(each.name)
             if old is not None and old.link:
+                self._looking |= workers if old.link != each.link else set()
                 self._left.setdefault(each.name, set()).add(old.link)
                 self._left[each.name].discard(each.link)
         self._left = {name: links for name, links in self._left.items() if links and plan.service(name)}
         services = [each for each in plan.services if each.link]
         await self._generations.retire([each for each in services if each.name not in self._left])
-        if not self._left:
-            return
-        at_most = max(each.stop_within for each in services)  # how long a web server goes on with what it has in hand
-        if all(each.ours for each in plan.probes):
-            await self._generations.until_gone(workers, at_most)
-            await self._retire_left(plan)
-        else:
-            self._generations.begin(self._leave_later(plan, at_most))
+        if self._left:
+            self._generations.begin(self._leave_later(plan))
 
-    async def _leave_later(self, plan: Plan, at_most: float) -> None:
-        """The same where the web server is somebody else's: waits until it has loaded the site with the new links."""
-        for probe in plan.probes:
-            while probe.hop == "web" and self.plan is plan and not (await hop.check_async(probe)).passed:  # noqa: ASYNC110
-                await asyncio.sleep(LOADED_WITHIN)
-        await asyncio.sleep(at_most)
-        if self.plan is plan:
-            await self._retire_left(plan)
+    async def _leave_later(self, plan: Plan) -> None:
+        """The same, once the web server's workers of before are gone; nobody waits for what they have in hand.
+
+        Of somebody else's it can only be seen that it has loaded the site with the new links.
+        """
+        at_most = max(each.stop_within for each in plan.services if each.link)  # so long it goes on with that
+        if all(each.ours for each in plan.probes):
+            await self._generations.until_gone(self._looking, at_most)
+        else:
+            for probe in plan.probes:
+                while probe.hop == "web" and self.plan is plan and not (await hop.check_async(probe)).passed:  # noqa: ASYNC110
+                    await asyncio.sleep(LOADED_WITHIN)
+            await asyncio.sleep(at_most)
+        async with self._applying:  # what lingers is not let go under a reload that may want it back
+            if self.plan is plan:
+                await self._retire_left(plan)
 
     async def _retire_left(self, plan: Plan) -> None:
-        left, self._left = self._left, {}
+        left, self._left, self._looking = self._left, {}, set()
         await self._generations.retire([each for each in plan.services if each.name in left], for_good=True)
         for links in left.values():
             for link in links:
@@ -363,7 +376,8 @@ class Supervisor:
         """Every app to the generation that served before: it is parked, so that nothing has to start."""
         rollouts = self._generations.rollouts
         apps = [each for each in self.plan.services if each.link]
-        if without := [each.name for each in apps if rollouts[each.name].parked is None]:
+        parked = {name for name, each in rollouts.items() if each.keeps and each.parked} - set(self._left)
+        if without := [each.name for each in apps if each.name not in parked]:
             return Outcome(
                 f"nothing to roll back to: no generation of {', '.join(without)} is parked",
                 hint="With [server] keep_previous = true a reload parks what served before it; but not across a\n"
@@ -380,8 +394,13 @@ class Supervisor:
         return Outcome(changes=tuple(changes))
 
     def _refused(self, name: str, refusal: Refusal) -> Outcome:
-        said = "\n".join(self._generations.words(name, refusal.number))
+        said = "\n".join(telling(self._generations.words(name, refusal.number)))
         service = self._generations.service(name, refusal.serial)
         answered = service.probe is not None and refusal.reason.startswith("answered")
         hint = service.probe.hint if service.probe and answered else f"`stackctl logs {name}` has all that it said."
         return Outcome(f"{name} did not start: {refusal.reason}", said, hint, 1)
+
+
+def _lasting(service: Service) -> Service:
+    """What cannot change under a running process: its files can, if it reads them again."""
+    return replace(service, reads="") if service.reload_signal else service

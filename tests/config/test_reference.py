@@ -107,7 +107,7 @@ def test_what_is_commented_out_is_the_default(
 def written(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f'"{key}" = {written(each)}' for key, each in value.items()) + "}"
-    return repr(value).replace("'", '"')
+    return str(value).lower() if isinstance(value, bool) else repr(value).replace("'", '"')
 
 
 def test_what_is_set_differs_from_the_default() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from stack.config import Config, Override, load
 from stack.desired import Plan
-from stack.facts import AppFacts, Facts, Interpreter, Nginx, Static
+from stack.facts import AppFacts, Facts, Interpreter, Nginx, ServerProgram, Static
 from stack.operations import unit
 from stack.plan import plan
 
@@ -34,12 +34,18 @@ class Variant:
     nginx: Nginx = DEBIAN
     user: str = ""
     group: str = ""
+    server: ServerProgram | None = None
 
 
 VARIANTS = {
     "minimal": Variant(),
     "public": Variant(),  # several addresses and names, a large body
-    "http": Variant(),  # the other protocol
+    "http": Variant(),  # the other protocols
+    "fastcgi": Variant(),
+    "scgi": Variant(),
+    "uwsgi": Variant(server=ServerProgram(f"{PROJECT}/.venv/bin/uwsgi", "2.0.31")),
+    "uwsgi-http": Variant(server=ServerProgram("/usr/bin/uwsgi", "2.0.21-debian", f"{PROJECT}/.venv")),
+    "gunicorn": Variant(server=ServerProgram(f"{PROJECT}/.venv/bin/gunicorn", "27.0.1")),
     "folders": Variant(),  # blanks, quotes, dollars, backslashes, accents
     "two-apps": Variant(
         {"shop": ("shop.web", "create_app('prod', debug=False)"), "admin-area": ("class.2nd", "admin.app")}
@@ -68,6 +74,7 @@ def facts(found: Config, variant: Variant) -> Facts:
         nginx_looked=("PATH",),
         apps={name: app(module, expression, variant) for name, (module, expression) in variant.apps.items()},
         statics={name: statics(site.static) for name, site in found.sites.items()},
+        servers=dict.fromkeys(variant.apps, variant.server),
     )
 
 

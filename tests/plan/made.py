@@ -11,7 +11,8 @@ from stack.facts import AppFacts, Facts, Interpreter, Nginx, Static
 from stack.plan import plan
 from stack.rules import Problem, problems
 
-NGINX = Nginx("/usr/sbin/nginx", (1, 22, 1), ("http_fastcgi_module", "http_scgi_module", "http_uwsgi_module"))
+MODULES = ("http_fastcgi_module", "http_proxy_module", "http_scgi_module", "http_uwsgi_module")
+NGINX = Nginx("/usr/sbin/nginx", (1, 22, 1), MODULES)
 
 
 def config(project: Path, text: str = "", *sets: str) -> Config:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stack.appservers import APP_SERVERS
+from stack.appservers import APP_SERVERS, bundled
 from stack.config import App, Config, Programs, Server, Site, Stack
 from stack.config.document import Logs
 from stack.facts import Facts
@@ -193,7 +193,7 @@ def made_of(**server: Any) -> Config:
     return whole(server=Server(**server), site=Site(max_body=3 * 1024**2))
 
 
-@pytest.mark.parametrize(("engine", "protocol"), [("bundled", "uwsgi"), ("bundled", "http")])
+@pytest.mark.parametrize(("engine", "protocol"), [("bundled", each) for each in bundled.PROTOCOLS])
 def test_what_is_explained_stands_in_what_is_rendered(engine: str, protocol: str) -> None:
     found = made_of(engine=engine, protocol=protocol, timeout=7, backlog=99)
     machine = facts(found)

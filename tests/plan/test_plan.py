@@ -11,7 +11,7 @@ import pytest
 
 from stack.appservers import APP_SERVERS, bundled
 from stack.config import Override
-from stack.desired import Plan, Probe, Service, digest, from_json, to_json
+from stack.desired import VERSION, Plan, Probe, Service, digest, from_json, to_json
 from stack.errors import ConfigError
 from stack.facts import Nginx
 from stack.plan import plan, workers
@@ -113,7 +113,7 @@ def test_the_app_server_is_told_everything_on_its_command_line(project: Path) ->
     text = "[server]\nworkers = 3\nthreads = 5\nbacklog = 7\ntimeout = 1.5\nstop_within = 12\n"
     argv = " ".join(service(planned(project, text), "app").argv)
     assert argv.startswith(f"/srv/shop/.venv/bin/python {bundled.BOOTSTRAP} stackctl_entry:application ")
-    assert f"--pythonpath {project}/.stackctl/apps/app --bind unix:{{socket}} " in argv
+    assert f"--pythonpath {project}/.stackctl/apps/app --bind unix:{{socket}} --state {{fifo}} " in argv
     assert "--workers 3 --threads 5 --backlog 7 --timeout 1.5 --stop-within 12" in argv
 
 
@@ -133,7 +133,7 @@ def test_both_sides_of_a_hop_have_the_same_link_and_protocol(project: Path) -> N
     site = next(file.text for file in made.files if file.path == "nginx/site.conf")
     for name, protocol, passing in (("shop", "uwsgi", "uwsgi_pass "), ("admin", "http", "proxy_pass http://")):
         app = service(made, name)
-        assert app.link == f"/run/stackctl/shop/sockets/{name}.sock"
+        assert app.link == f"/run/stackctl/shop/sockets/{name}.{protocol}.sock"
         assert f'server "unix:{app.link}";' in site
         assert f"{passing}stackctl_shop_{name};" in site
         assert app.probe is not None
@@ -253,7 +253,7 @@ def test_an_unknown_engine_web_server_or_protocol_is_refused(project: Path) -> N
         ("server.engine=bundeld", "Did you mean bundled?"),
         ("site.web=ngnix", "Did you mean nginx?"),
         ("site.web=qqq", "There is: nginx, external, none."),
-        ("server.protocol=ajp", "It speaks uwsgi and http."),
+        ("server.protocol=ajp", "It speaks uwsgi, http, fastcgi, scgi."),
     ):
         with pytest.raises(ConfigError) as caught:
             planned(project, "", setting)
@@ -274,8 +274,8 @@ def test_the_servers_have_the_shape_that_a_plan_wants() -> None:
 
 def test_another_version_is_refused(project: Path) -> None:
     data = json.loads(to_json(planned(project)))
-    with pytest.raises(ValueError, match="not a plan of version 1"):
-        from_json(json.dumps({**data, "version": 2}))
+    with pytest.raises(ValueError, match=f"not a plan of version {VERSION}"):
+        from_json(json.dumps({**data, "version": VERSION + 1}))
 
 
 @pytest.mark.parametrize("text", ["[]", "1", "null", "{}", '"x"', "", "{", '{"version": 1}'])

@@ -11,7 +11,7 @@ import pytest
 from stack.appservers import bundled
 from stack.config import Config
 from stack.errors import ConfigError, MissingProgramError
-from stack.facts import Facts, Nginx, Static
+from stack.facts import Facts, Nginx, ServerProgram, Static
 from stack.plan import plan
 from stack.rules import RULES, Problem, check, problems
 
@@ -50,18 +50,24 @@ def test_web_server_speaks_the_protocol(tmp_path: Path) -> None:
     made = plan(found, facts(found))
     (app, nginx) = made.services
     assert app.probe is not None
-    odd = dataclasses.replace(app, probe=dataclasses.replace(app.probe, protocol="fastcgi"))
+    odd = dataclasses.replace(app, probe=dataclasses.replace(app.probe, protocol="ajp"))
     problem = one(
         list(problems(found, facts(found), dataclasses.replace(made, services=(odd, nginx)))),
         "web-server-speaks-the-protocol",
     )
-    assert "nginx does not forward requests in fastcgi" in problem.message
+    assert "nginx does not forward requests in ajp" in problem.message
 
 
 def test_nginx_has_the_module(tmp_path: Path) -> None:
-    without = Nginx("/x", (1, 22, 1), ("http_proxy_module",))
-    assert "uwsgi module" in one(broken(config(tmp_path), nginx=without), "nginx-has-the-module").message
-    assert broken(config(tmp_path, "[server]\nprotocol = 'http'\n"), nginx=without) == []
+    modules = {"http": "proxy", "uwsgi": "uwsgi", "fastcgi": "fastcgi", "scgi": "scgi"}
+    for protocol, module in modules.items():
+        found = config(tmp_path, f"[server]\nprotocol = '{protocol}'\n")
+        only = Nginx("/x", (1, 22, 1), (f"http_{module}_module",))
+        assert broken(found, nginx=only) == []
+        others = tuple(each for each in MODULES if each not in only.modules)
+        problem = one(broken(found, nginx=dataclasses.replace(only, modules=others)), "nginx-has-the-module")
+        assert f"was built without its {protocol} module, http_{module}_module" in problem.message
+        assert protocol not in problem.hint.partition(":")[0].split()
 
 
 @pytest.mark.parametrize(
@@ -75,7 +81,7 @@ def test_stopping_outlasts_requests(tmp_path: Path, web: str, stop_within: float
     assert all(f"stop_within = {stop_within} is not more than timeout = 30" in each.message for each in found)
 
 
-@pytest.mark.parametrize(("protocol", "most"), [("uwsgi", 11), ("http", 14)])
+@pytest.mark.parametrize(("protocol", "most"), [("uwsgi", 11), ("http", 14), ("fastcgi", 11), ("scgi", 11)])
 def test_heads_fit_the_hop(tmp_path: Path, protocol: str, most: int) -> None:
     text = f"[server]\nprotocol = '{protocol}'\n[stack]\nmax_header = '{{}}k'\n"
     assert broken(config(tmp_path, text.format(most))) == []
@@ -218,6 +224,13 @@ def test_something_is_lost_without_a_web_server(tmp_path: Path) -> None:
     assert broken(config(tmp_path, "[site]\nweb = 'nginx'\n")) == []
 
 
+def test_nothing_is_parked_on_a_public_socket(tmp_path: Path) -> None:
+    text = "[site]\nweb = 'none'\n[server]\nkeep_previous = true\n"
+    found = [each for each in broken(config(tmp_path, text)) if each.kind]
+    assert [each.rule for each in found] == ["nothing-is-parked-on-a-public-socket"]
+    assert broken(config(tmp_path, "[server]\nkeep_previous = true\n")) == []
+
+
 def test_external_web_server_may_connect(tmp_path: Path) -> None:
     found = config(tmp_path, "[site]\nweb = 'external'\n")
     refused = one(broken(found, web_group="www-data", groups=("ana",)), "external-web-server-may-connect")
@@ -233,6 +246,45 @@ def test_external_web_server_finds_the_site(tmp_path: Path) -> None:
     for named in ("listen = 8000", "listen = '127.0.0.1:80'", "listen = 80\nserver_names = ['_', 'shop.example.org']"):
         assert broken(config(tmp_path, f"{external}{named}\n")) == []
     assert broken(config(tmp_path, "[site]\nlisten = 80\n")) == []
+
+
+@pytest.mark.parametrize(("engine", "package"), [("uwsgi", "pyuwsgi"), ("gunicorn", "gunicorn")])
+def test_app_server_is_here(tmp_path: Path, engine: str, package: str) -> None:
+    found = config(tmp_path, f"[server]\nengine = '{engine}'\n")
+    missing = one(broken(found, servers={"app": None}), "app-server-is-here")
+    assert missing.kind is MissingProgramError
+    assert f"there is no {engine} beside /srv/shop/.venv/bin/python, nor on PATH" in missing.message
+    assert missing.hint.startswith(f"Install it there: /srv/shop/.venv/bin/python -m pip install {package}\n")
+    assert broken(found, servers={"app": ServerProgram(f"/srv/shop/.venv/bin/{engine}", "27.0")}) == []
+
+
+def test_a_gunicorn_of_another_python_is_a_warning(tmp_path: Path) -> None:
+    outside = ServerProgram("/usr/bin/gunicorn", "20.1.0", "/srv/shop/.venv")
+    found = one(
+        broken(config(tmp_path, "[server]\nengine = 'gunicorn'\n"), servers={"app": outside}), "app-server-is-here"
+    )
+    assert found.kind is None
+    assert "does not see what is installed in /srv/shop/.venv" in found.message
+    uwsgi = dataclasses.replace(outside, path="/usr/bin/uwsgi")
+    assert broken(config(tmp_path, "[server]\nengine = 'uwsgi'\n"), servers={"app": uwsgi}) == []
+
+
+@pytest.mark.parametrize("sign", ["$(", "@(", ":"])
+def test_app_server_reads_its_paths(tmp_path: Path, sign: str) -> None:
+    rule, here = "app-server-reads-its-paths", {"app": ServerProgram("/usr/bin/uwsgi", "2.0.31")}
+    engine, place = "server.engine='uwsgi'", f"stack.state_dir='a{sign}b)'"
+    assert sign in one(broken(config(tmp_path, "", engine, place), servers=here), rule).message
+    assert f"/a{sign}b)/app." in one(
+        broken(config(tmp_path, "", engine), servers=here, runtime_dir=f"/run/a{sign}b)"), rule
+    ).message.replace("sockets/", "")
+    assert broken(config(tmp_path, "", place)) == []
+
+
+@pytest.mark.parametrize("name", ["a*", "a?", "[a]"])
+def test_nginx_finds_the_site(tmp_path: Path, name: str) -> None:
+    place = f"stack.state_dir='{name}'"
+    assert name in one(broken(config(tmp_path, "", place)), "nginx-finds-the-site").message
+    assert broken(config(tmp_path, "[site]\nweb = 'external'\n", place)) == []
 
 
 def test_every_rule_is_tested_here_by_its_name() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stack.supervisor.hints import hint
+from stack.supervisor.hints import SHORT, hint, telling
 
 HEAD = "2026/01/31 12:00:00 [error] 7#7: "
 
@@ -29,3 +29,32 @@ def test_known_line_is_answered_with_the_setting(line: str, setting: str) -> Non
 def test_other_lines_are_not(line: str) -> None:
     assert hint(line) == ""
     assert hint("client intended to send too large body") == ""
+
+
+TRACEBACK = [
+    "Traceback (most recent call last):",
+    '  File "app.py", line 1, in <module>',
+    "    1 / 0",
+    "ZeroDivisionError",
+]
+
+
+def test_few_last_words_are_told_whole() -> None:
+    assert telling(["starting", *TRACEBACK, "ended"]) == ["starting", *TRACEBACK, "ended"]
+
+
+def test_of_many_last_words_the_first_traceback_is_told() -> None:
+    assert (
+        telling(["about myself"] * SHORT + TRACEBACK + ["again"] + ["Traceback (most recent call last):", "x"])
+        == TRACEBACK
+    )
+    assert telling(["about myself"] * SHORT + TRACEBACK[:-1]) == TRACEBACK[:-1]
+
+
+def test_of_many_last_words_without_a_traceback_the_end_is_told() -> None:
+    assert telling([str(number) for number in range(SHORT * 2)]) == [str(number) for number in range(SHORT, SHORT * 2)]
+
+
+def test_of_a_deep_traceback_the_end_is_told() -> None:
+    deep = [TRACEBACK[0], *TRACEBACK[1:3] * SHORT, TRACEBACK[-1]]
+    assert telling(deep) == deep[-SHORT:]
