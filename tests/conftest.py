@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 from random import SystemRandom
 
-os.environ.setdefault("FLEET_SEED", str(SystemRandom().getrandbits(32)))
+SEEDS = {
+    "FLEET_SEED": "replays the fresh part of the fleet's simulation",
+    "KILL_SEED": "the moments at which supervisors are killed",
+}
+for name in SEEDS:
+    os.environ.setdefault(name, str(SystemRandom().getrandbits(32)))
 
 
-def pytest_report_header() -> str:
-    return f"FLEET_SEED={os.environ['FLEET_SEED']} replays the fresh part of the fleet's simulation"
+def pytest_report_header() -> list[str]:
+    return [f"{name}={os.environ[name]} {what}" for name, what in SEEDS.items()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import threading
 import time
 from collections.abc import Mapping
@@ -9,7 +11,7 @@ from dataclasses import dataclass
 from email.message import Message
 from http.client import HTTPConnection, HTTPException
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 PATIENCE = 60.0  # seconds that a client waits at most
 
@@ -25,6 +27,10 @@ class Answer:
     @property
     def text(self) -> str:
         return self.body.decode()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
 
 
 def ask(
@@ -45,12 +51,18 @@ class Load:
 
     All but the first keep their connections. One more asks for what takes a second. What they get is compared with
     what is right; `failed` says what was not.
+
+    `closed` counts kept connections that were closed as the next request came, before a byte of its answer: an nginx
+    that reads its files again, or is replaced, closes those that are idle. With `again` such a request is made once
+    more, on a new one; else it has failed.
     """
 
-    def __init__(self, port: int, clients: int = 8, *, slow: bool = True) -> None:
+    def __init__(self, port: int, clients: int = 8, *, slow: bool = True, again: bool = False) -> None:
         self.failed: list[str] = []
         self._port = port
+        self._again = again
         self._good = [0] * (clients + slow)
+        self._closed = [0] * (clients + slow)
         self._stopped = threading.Event()
         self._threads = [threading.Thread(target=self._visit, args=(number,)) for number in range(clients)]
         if slow:
@@ -59,6 +71,10 @@ class Load:
     @property
     def good(self) -> int:
         return sum(self._good)
+
+    @property
+    def closed(self) -> int:
+        return sum(self._closed)
 
     def __enter__(self) -> Self:
         for each in self._threads:
@@ -93,7 +109,10 @@ class Load:
     def _try(self, connection: HTTPConnection, number: int, method: str, path: str, body: bytes | None) -> None:
         began = time.monotonic()
         try:
-            connection.request(method, path, body, {"Connection": "close"} if number == 0 else {})
+            if not self._sent(connection, number, method, path, body):
+                self._closed[number] += 1
+                connection.close()
+                self._send(connection, number, method, path, body)
             response = connection.getresponse()
             received = response.read()
             if response.status == 200 and (received == body or (body is None and received)):
@@ -104,3 +123,17 @@ class Load:
             problem = repr(error)
             connection.close()
         self.failed.append(f"client {number}: {method} {path} after {time.monotonic() - began:.3f} s: {problem}")
+
+    def _send(self, connection: HTTPConnection, number: int, method: str, path: str, body: bytes | None) -> None:
+        connection.request(method, path, body, {"Connection": "close"} if number == 0 else {})
+
+    def _sent(self, connection: HTTPConnection, number: int, method: str, path: str, body: bytes | None) -> bool:
+        """Send a request; whether an answer begins, which only on a connection that was kept it need not."""
+        was_kept = self._again and connection.sock is not None
+        try:
+            self._send(connection, number, method, path, body)
+            return not was_kept or connection.sock.recv(1, socket.MSG_PEEK) != b""
+        except (ConnectionResetError, BrokenPipeError):
+            if was_kept:
+                return False
+            raise

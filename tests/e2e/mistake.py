@@ -21,6 +21,7 @@ CHANGING = (
     (r"\bpid \d+", "pid 4711"),
     (r"\b(wsgi|app|nginx|stack)\[\d+", r"\g<1>[4711"),
     (r"\d+#\d+: (\*\d+ )?", "4711#4711: "),
+    (r"\(request [0-9a-f]{32}\)", "(request 5c0a3e1f9d2b4c6a8e7f0b1d3a5c7e90)"),
     (r"\d{4}([-/])\d\d[-/]\d\d \d\d:\d\d:\d\d", r"2026\g<1>01\g<1>31 12:00:00"),
 )
 

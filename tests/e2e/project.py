@@ -144,6 +144,7 @@ class Project:
         self.port = free_port()
         self.mark = f"e2e-{uuid.uuid4()}"
         self.command: tuple[str, ...] = STACKCTL
+        self.extra: dict[str, str] = {}  # more of an environment for the commands
         self.runtime_dirs: set[str] = set()
         self._started: list[Foreground] = []
         self.directory.parent.mkdir(parents=True, exist_ok=True)
@@ -200,7 +201,7 @@ class Project:
     def environment(self) -> dict[str, str]:
         ours = ("STACKCTL_", "FLASK", "VIRTUAL_ENV", "PYTHON")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-        return {**kept, "E2E_MARK": self.mark}
+        return {**kept, "E2E_MARK": self.mark, **self.extra}
 
     def run(
         self, *arguments: str, code: int | None = 0, cwd: Path | None = None, env: dict[str, str] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -49,6 +50,27 @@ def test_status_tells_services_and_generations(example: Project) -> None:
     assert psutil.Process(status["pid"]).children()
     for each in status["services"]:
         assert psutil.Process(each["generations"][0]["pid"]).ppid() == status["pid"]
+
+
+def test_status_tells_what_the_workers_do(example: Project) -> None:
+    example.up()
+    before = workers(example)
+    for _ in range(5):
+        assert example.get("/").status == 200
+    until(lambda: requests(workers(example)) >= requests(before) + 5, "its requests are told")
+    told = example.run("status").out
+    assert f"{len(before)} workers, " in told
+    (nginx,) = (each for each in example.run("status", "--json").json["services"] if each["name"] == "nginx")
+    assert nginx["generations"][0]["workers"] is None
+
+
+def workers(example: Project) -> list[dict[str, Any]]:
+    (app,) = (each for each in example.run("status", "--json").json["services"] if each["name"] == "app")
+    return cast("list[dict[str, Any]]", app["generations"][0]["workers"])
+
+
+def requests(found: list[dict[str, Any]]) -> int:
+    return sum(each["requests"] for each in found)
 
 
 def test_health_passes_every_hop(example: Project) -> None:

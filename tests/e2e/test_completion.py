@@ -36,8 +36,8 @@ complete -C "$argv"
 SCRIPTS = {"bash": ["-c", BASH, "bash"], "zsh": ["-f", "-c", ZSH, "zsh"], "fish": ["--no-config", "-c", FISH]}
 OFFERED = {
     ("re",): ["reload"],
-    ("up", "--w"): ["--workers"],
-    ("up", "--set", "server.en"): ["server.engine=bundled"],
+    ("up", "--w"): ["--watch", "--workers"],
+    ("up", "--set", "server.en"): ["server.engine=bundled", "server.engine=gunicorn", "server.engine=uwsgi"],
     ("reload", "--set", "site.web"): ["site.web=external", "site.web=nginx", "site.web=none", "site.web_group=auto"],
     ("check", "--set", "server.th"): ["server.threads=7"],
     ("logs", ""): ["access", "blog", "nginx", "shop", "stack"],

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
+import time
 
 import psutil
 import pytest
@@ -64,7 +66,7 @@ def test_killed_app_server_is_replaced_and_the_link_moves(steered: Project) -> N
     assert "SIGKILL" in app["last_end"]
     assert app["generations"][0]["number"] == 2
     until(lambda: not any(psutil.pid_exists(each) for each in workers), "no worker of the old one is left")
-    assert [each.name for each in link.parent.iterdir() if not each.is_symlink()] == ["app.g2.sock"]
+    assert [each.name for each in link.parent.glob("*.sock") if not each.is_symlink()] == ["app.g2.sock"]
 
 
 def test_killed_nginx_is_replaced_on_the_same_port(steered: Project) -> None:
@@ -101,3 +103,27 @@ def test_worker_that_ends_itself_costs_its_request_only(steered: Project) -> Non
         assert steered.get("/exit").status == 502
         assert steered.get("/").text == "ok"
     assert steered.service("app")["restarts"] == 0
+
+
+@pytest.mark.parametrize("engine", ["bundled", "uwsgi", "gunicorn"])
+def test_supervisor_killed_in_the_midst_of_a_reload_leaves_nothing_in_the_way(steered: Project, engine: str) -> None:
+    """In random moments: `KILL_SEED` replays them, `KILLS` of them are tried of each app server."""
+    moments, others = (
+        random.Random(int(os.environ["KILL_SEED"])),
+        {"bundled": "http", "uwsgi": "http", "gunicorn": "auto"},
+    )
+    for _ in range(int(os.environ.get("KILLS", "2"))):
+        steered.up("--workers", "2", "--server", engine, "--set", "server.keep_previous=true")
+        supervisor = psutil.Process(steered.status()["pid"])
+        reload = steered.start("reload", "--set", f"server.protocol={others[engine]}", "--set=site.max_body=5m")
+        until(lambda: len(steered.service("app")["generations"]) > 1, "the new generation is started")
+        time.sleep(moments.uniform(0, 1.5))  # any moment will do: nothing is waited for
+        supervisor.kill()
+        reload.process.wait()
+        until(lambda: not steered.processes(), "nothing runs on")
+        assert steered.run("status", code=4).out == ""
+        steered.up()
+        assert steered.get("/").text == "1"
+        assert [each["restarts"] for each in steered.status()["services"]] == [0, 0]
+        steered.run("down")
+        steered.nothing_is_left()

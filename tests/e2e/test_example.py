@@ -64,7 +64,7 @@ def test_static_files_come_from_nginx_alone(example: Project) -> None:
         os.kill(example.pid("app"), signal.SIGCONT)
 
 
-@pytest.mark.parametrize("protocol", ["uwsgi", "http"])
+@pytest.mark.parametrize("protocol", ["uwsgi", "http", "fastcgi", "scgi"])
 def test_what_a_visitor_sends_arrives_and_leads_back_to_the_site(example: Project, protocol: str) -> None:
     example.up("--set", f"server.protocol={protocol}", "--set", "site.max_body=20001k")
     lies = {"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "other.test"}
@@ -89,7 +89,7 @@ def test_what_a_visitor_sends_arrives_and_leads_back_to_the_site(example: Projec
     }
 
 
-@pytest.mark.parametrize("protocol", ["uwsgi", "http"])
+@pytest.mark.parametrize("protocol", ["uwsgi", "http", "fastcgi", "scgi"])
 def test_first_line_of_a_stream_arrives_before_the_last_is_made(steered: Project, protocol: str) -> None:
     steered.up("--set", f"server.protocol={protocol}")
     go_on = steered.event("go-on")

@@ -15,7 +15,14 @@ pytestmark = pytest.mark.e2e
 
 WAYS = pytest.mark.parametrize(
     ("engine", "protocol"),
-    [("bundled", "uwsgi"), ("bundled", "http"), ("uwsgi", "uwsgi"), ("gunicorn", "http")],
+    [
+        ("bundled", "uwsgi"),
+        ("bundled", "http"),
+        ("bundled", "fastcgi"),
+        ("bundled", "scgi"),
+        ("uwsgi", "uwsgi"),
+        ("gunicorn", "http"),
+    ],
 )
 TAKES_LITTLE = """
 from flask import Flask, request

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from .conftest import Copy
+from .fault import fault
 from .installed import python_for_everybody
 from .project import APPS, STACKCTL, Project, until
 
@@ -110,7 +111,8 @@ def test_logs_that_logrotate_moves_are_opened_again_on_sigusr1(steered: Project)
 
 
 @only_root
-def test_full_disk_stops_no_request_and_logging_recovers(steered: Project) -> None:
+@fault("disk full")
+def test_full_disk_stops_no_request_and_logging_recovers(steered: Project) -> str:
     logs = steered.state / "log"
     logs.mkdir(parents=True, mode=0o700)
     mount = f'mount -t tmpfs -o size=1m,mode=0700 none {logs} && exec "$@"'
@@ -140,13 +142,15 @@ def test_full_disk_stops_no_request_and_logging_recovers(steered: Project) -> No
     assert kept == [each for each in words if each in kept]
     assert sum(int(each.split()[0]) for each in news) >= 200 - len(kept) > 0
     assert all(line.startswith("20") and "] " in line for line in text.splitlines())
+    return "200 of 200 requests answered; lost lines are counted in the log"
 
 
 # What others may have put there.
 
 
 @only_root
-def test_stack_is_not_started_where_others_could_have_put_its_logs_or_sockets(steered: Project) -> None:
+@fault("planted links")
+def test_stack_is_not_started_where_others_could_have_put_its_logs_or_sockets(steered: Project) -> str:
     victim = steered.write("victim", "precious")
     shared = steered.place / "shared"
     shared.mkdir()
@@ -176,6 +180,7 @@ def test_stack_is_not_started_where_others_could_have_put_its_logs_or_sockets(st
     assert f"everybody may write to {shared}" in steered.up("--set", f"stack.runtime_dir={shared}", code=1).err
     assert victim.read_text() == "precious"
     assert steered.processes() == []
+    return "refused"
 
 
 BYSTANDER = """
@@ -202,7 +207,8 @@ def bystander() -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
             process.kill()
 
 
-def test_process_that_a_stale_file_names_is_never_signalled(steered: Project) -> None:
+@fault("planted links")
+def test_process_that_a_stale_file_names_is_never_signalled(steered: Project) -> str:
     """The pid in the lock and in nginx's pid files is somebody else's by now."""
     with bystander() as (process, heard):
         steered.up()
@@ -230,3 +236,4 @@ def test_process_that_a_stale_file_names_is_never_signalled(steered: Project) ->
         steered.run("down")
         assert psutil.pid_exists(process.pid)
     assert heard == ["SIGUSR2"]
+    return "no stranger is signalled"

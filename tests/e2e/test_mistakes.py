@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from .conftest import Copy
+from .fault import fault
 from .mistake import Mistakes
 from .project import Project, lives, until
 
@@ -166,7 +167,8 @@ def test_modules_named_like_those_of_the_standard_library_do_no_harm(shop: Proje
 # The port.
 
 
-def test_taken_port_is_told_with_pid_and_command_and_the_holder_lives_on(shop: Project, mistakes: Mistakes) -> None:
+@fault("port taken")
+def test_taken_port_is_told_with_pid_and_command_and_the_holder_lives_on(shop: Project, mistakes: Mistakes) -> str:
     shop.write("app.py", WSGI)
     argv = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(shop.port)]
     with subprocess.Popen(argv, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as holder:
@@ -185,6 +187,7 @@ def test_taken_port_is_told_with_pid_and_command_and_the_holder_lives_on(shop: P
             holder.kill()
     free = said.partition("A free port: --listen ")[2].split()[0]
     shop.run("up", "-d", "--listen", free)
+    return "told with pid, command and a free port"
 
 
 @pytest.mark.parametrize(
@@ -294,7 +297,8 @@ def test_privileged_port_is_told_with_the_ways_to_the_right(shop: Project, mista
 # nginx.
 
 
-def test_missing_nginx_is_told_with_how_to_get_it_here(shop: Project, mistakes: Mistakes) -> None:
+@fault("nginx missing")
+def test_missing_nginx_is_told_with_how_to_get_it_here(shop: Project, mistakes: Mistakes) -> str:
     shop.write("app.py", WSGI)
     found = {shutil.which("nginx"), "/usr/sbin/nginx", "/usr/local/sbin/nginx", _nginx_of_the_wheel()}
     in_a_place_of_its_own(shop, *(f"mount --bind /dev/null '{each}'" for each in found if each and Path(each).exists()))
@@ -304,6 +308,7 @@ def test_missing_nginx_is_told_with_how_to_get_it_here(shop: Project, mistakes: 
     assert "--set site.web=none" in said
     if shutil.which("apt-get"):
         assert "apt install nginx" in said
+    return "exit code 5, and how to install it"
 
 
 def test_nginx_that_is_too_old_is_named_with_the_version_that_is_needed(shop: Project, mistakes: Mistakes) -> None:
@@ -651,9 +656,10 @@ MOMENTS = {  # milliseconds after the start
 
 @pytest.mark.parametrize("number", MOMENTS, ids=lambda each: each.name)
 @pytest.mark.parametrize("flags", [(), ("--detach",)], ids=["foreground", "detached"])
+@fault("ended while it starts")
 def test_signal_at_any_moment_of_the_start_leaves_nothing(
     shop: Project, flags: tuple[str, ...], number: signal.Signals
-) -> None:
+) -> str:
     shop.write("app.py", FLASK)
     shop.up()
     shop.run("down")
@@ -674,6 +680,7 @@ def test_signal_at_any_moment_of_the_start_leaves_nothing(
         shop.nothing_is_left()
         assert shop.files() == before
         assert not [*shop.state.glob("check-*")], "nothing is half written"
+    return f"{number.name} at {len(MOMENTS[number])} moments: nothing is left"
 
 
 @pytest.mark.parametrize("moment", ["starting site", "logs      "], ids=["while it starts", "when it serves"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from .client import Load
+from .fault import fault
 from .project import IN_THE_SERVER, Project, until
 
 pytestmark = pytest.mark.e2e
@@ -12,7 +13,15 @@ pytestmark = pytest.mark.e2e
 
 @pytest.mark.parametrize(
     ("engine", "protocol", "times"),
-    [("bundled", "uwsgi", 20), ("bundled", "http", 8), ("uwsgi", "uwsgi", 8), ("uwsgi", "http", 3), ("gunicorn", "http", 8)],
+    [
+        ("bundled", "uwsgi", 20),
+        ("bundled", "http", 8),
+        ("bundled", "fastcgi", 12),
+        ("bundled", "scgi", 3),
+        ("uwsgi", "uwsgi", 8),
+        ("uwsgi", "http", 3),
+        ("gunicorn", "http", 8),
+    ],
 )
 def test_reloads_under_load_lose_no_request(steered: Project, engine: str, protocol: str, times: int) -> None:
     steered.up("--set", f"server.engine={engine}", "--set", f"server.protocol={protocol}")
@@ -84,7 +93,8 @@ def test_reload_to_broken_code_changes_nothing(steered: Project, kind: str) -> N
     assert steered.get("/").text == "repaired"
 
 
-def test_reload_that_nginx_refuses_changes_nothing(steered: Project) -> None:
+@fault("broken configuration at a reload")
+def test_reload_that_nginx_refuses_changes_nothing(steered: Project) -> str:
     wrapper = steered.wrapped_nginx('exec {nginx} "$@"')
     steered.up("--nginx", wrapper)
     before, works = steered.rendered(), (steered.directory / wrapper).read_text()
@@ -100,6 +110,7 @@ def test_reload_that_nginx_refuses_changes_nothing(steered: Project) -> None:
     steered.run("reload")
     assert steered.get("/").text == "2"
     until(lambda: steered.post("/echo", b"x" * 1001).status == 413, "nginx has taken up the change")
+    return "exit code 3; files and processes as they were"
 
 
 def test_two_reloads_at_once_both_succeed(steered: Project) -> None:

@@ -124,7 +124,7 @@ class SystemNginx:
 
 
 @needs_debian
-@pytest.mark.parametrize("protocol", ["uwsgi", "http"])
+@pytest.mark.parametrize("protocol", ["uwsgi", "http", "fastcgi", "scgi"])
 def test_site_goes_into_the_system_s_nginx_as_it_is_printed(steered: Project, protocol: str) -> None:
     steered.up("--set", f"server.protocol={protocol}")
     port = free_port()
@@ -199,6 +199,30 @@ def system(steered: Project) -> SystemNginx:
     return made
 
 
+@needs_debian
+def test_another_protocol_waits_until_that_nginx_has_loaded_the_site(steered: Project) -> None:
+    external(steered, "[server]\ntimeout = 1\nstop_within = 7\n")
+    steered.up()
+    system = SystemNginx(steered, "www-data")
+    system.site.write_text(steered.run("nginx-conf").out)
+    with system:
+        until(lambda: listens(steered.port), "it has started")
+        with Load(steered.port, again=True, slow=False) as load:
+            steered.write("version.txt", "2")
+            steered.run("reload", "--set", "server.protocol=http")
+            links = sorted(each.name for each in (steered.runtime / "sockets").iterdir() if each.is_symlink())
+            assert links == ["app.http.sock", "app.uwsgi.sock"]
+            assert steered.get("/").text == "1", "it does not know of the new link"
+            assert "nothing to roll back to" in steered.run("rollback", code=1).err
+            system.site.write_text(steered.run("nginx-conf").out)
+            system.reload()
+            assert steered.get("/").text == "2"
+            until(lambda: len(steered.service("app")["generations"]) == 1, "the old one is retired")
+            assert not (steered.runtime / "sockets" / "app.uwsgi.sock").is_symlink()
+            until(lambda asked=load.good: load.good > asked + 20, "requests are answered")  # type: ignore[misc]
+        assert load.failed == []
+
+
 def checks(done: Done) -> dict[str, Any]:
     return {each["name"]: each for each in done.json["checks"]}
 
@@ -223,6 +247,18 @@ def test_smoke_goes_through_the_nginx_that_has_loaded_the_site(steered: Project,
     assert failed["hint"].endswith("nginx -s reload")
     assert checks(stale)["up"]["saw"] != steered.url
     assert checks(stale)["GET /pid"]["ok"]
+
+
+@needs_debian
+def test_proven_reload_goes_through_the_nginx_that_is_not_ours(steered: Project, system: SystemNginx) -> None:
+    steered.run("up", "-d")
+    with system:
+        until(lambda: listens(steered.port), "it has started")
+        steered.write("version.txt", "2")
+        proof = steered.run("reload", "--prove", "--json").json
+        assert steered.get("/").text == "2"
+        assert system.log("access.log").count("stackctl-visitor") >= proof["requests"] > proof["failed"] == 0
+    assert proof["apps"]["app"]["old_until"] is not None
 
 
 @needs_debian
@@ -268,7 +304,7 @@ def test_socket_for_an_external_nginx_is_its_group_s_and_nobody_else_s(steered: 
     steered.write("stack.toml", f'[site]\nweb = "external"\nweb_group = "{group}"\n')
     steered.up()
     sockets = steered.runtime / "sockets"
-    (generation,) = [each for each in sockets.iterdir() if not each.is_symlink()]
+    (generation,) = [each for each in sockets.glob("*.sock") if not each.is_symlink()]
     assert (generation.group(), stat.S_IMODE(generation.stat().st_mode)) == (group, 0o660)
     assert (sockets.group(), stat.S_IMODE(sockets.stat().st_mode)) == (group, 0o2710)
 

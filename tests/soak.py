@@ -1,0 +1,150 @@
+"""Load for a long time, with reloads and deaths at random, and what they must not cost.
+
+`make soak` takes a quarter of an hour and more; SOAK_SECONDS makes it shorter or longer, SOAK_SEED replays the order of
+events. What fails is told, and is the exit code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from http.client import HTTPConnection
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import psutil
+
+from tests.e2e.client import PATIENCE, Load
+from tests.e2e.fault import ENGINES
+from tests.e2e.kept import Kept, ended, is_whole
+from tests.e2e.project import lives, until
+
+SECONDS = float(os.environ.get("SOAK_SECONDS", "900"))
+SEED = int(os.environ.get("SOAK_SEED", str(random.SystemRandom().getrandbits(32))))
+RELOADS = max(5, min(100, round(SECONDS / 9)))
+WARM_UP = 0.2  # of the time, before anything is measured
+SLOW = 2.0  # seconds
+THREADS = 4  # of a worker
+WITHIN = 60.0  # seconds: a deadline
+
+
+class Crowd(Load):
+    """Visitors of every kind: kept and fresh connections, GET and POST, slow requests, streams, uploads."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port, clients=6, slow=False)
+        kinds = (("GET", f"/slow?seconds={SLOW:g}", None), ("GET", "/stream", None), ("POST", "/echo", bytes(1 << 20)))
+        for kind in kinds:
+            number = len(self._good)
+            self._good.append(0)
+            self._threads.append(threading.Thread(target=self._repeat, args=(number, *kind)))
+
+    def _repeat(self, number: int, method: str, path: str, body: bytes | None) -> None:
+        connection = HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
+        while not self._stopped.wait(0.1):
+            self._try(connection, number, method, path, body)
+        connection.close()
+
+
+def begun(engine: str) -> Kept:
+    stack = Kept(engine)
+    stack.timeout = 10
+    stack.begin(f"--set=server.threads={THREADS}")
+    return stack
+
+
+def reloads(engine: str) -> list[str]:
+    """Reload after reload under load; what failed."""
+    stack = begun(engine)
+    try:
+        with Crowd(stack.port) as load:
+            for number in range(RELOADS):
+                stack.write("version.txt", f"{number}")
+                stack.reload()
+                until(lambda number=number: stack.get("/").text == f"{number}", "the new code answers", WITHIN)  # type: ignore[misc]
+        tell(f"{engine}: {RELOADS} reloads, {len(load.failed)} of {load.good + len(load.failed)} requests failed")
+        return load.failed
+    finally:
+        ended(stack)
+
+
+def measured(stack: Kept) -> tuple[int, int, int]:
+    """Descriptors, processes and bytes of memory of all that belongs to the stack, once it is quiet."""
+
+    def is_quiet() -> bool:
+        services = stack.status()["services"]
+        return is_whole(stack) and all(len(each["generations"]) == 1 for each in services)
+
+    until(is_quiet, "one generation of each is left", WITHIN)
+    family = stack.processes()
+    assert all(map(lives, psutil.Process(stack.status()["pid"]).children(recursive=True))), "a zombie"
+    return sum(each.num_fds() for each in family), len(family), sum(each.memory_info().rss for each in family)
+
+
+def havoc(stack: Kept, events: random.Random, seconds: float) -> tuple[int, int, list[str]]:
+    """Reloads, and workers that are killed or stopped, one after the other; deaths, good answers, failed requests."""
+    deaths, end = 0, time.monotonic() + seconds
+    with Crowd(stack.port) as load:
+        while time.monotonic() < end:
+            event = events.choice(("reload", "kill", "stop"))
+            if event == "reload":
+                stack.reload()
+            else:
+                victim = events.choice(sorted(stack.workers("app")))
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(victim, signal.SIGKILL if event == "kill" else signal.SIGSTOP)
+                    deaths += 1
+            until(lambda: is_whole(stack), f"it is whole again after: {event}", WITHIN)
+            enough = load.good + events.randrange(20, 200)
+            until(lambda enough=enough: load.good >= enough, "requests are answered", WITHIN)  # type: ignore[misc]
+    return deaths, load.good, load.failed
+
+
+def soak(engine: str) -> list[str]:
+    """The long run of one engine; what was wrong."""
+    stack, events = begun(engine), random.Random(SEED)
+    try:
+        share = SECONDS / len(ENGINES)
+        havoc(stack, events, share * WARM_UP)
+        fds, processes, rss = measured(stack)
+        deaths, good, failed = havoc(stack, events, share)
+        after = measured(stack)
+    finally:
+        ended(stack)
+    grown = after[2] / rss - 1
+    tell(
+        f"{engine}: {share:.0f} s, {deaths} deaths, {len(failed)} of {good + len(failed)} requests failed;"
+        f" descriptors {fds} -> {after[0]}, processes {processes} -> {after[1]}, memory {100 * grown:+.1f} %"
+    )
+    wrong = []
+    if len(failed) > deaths * THREADS:  # what a worker had in hand that died
+        wrong += failed
+    if abs(after[0] - fds) > 2:
+        wrong.append(f"descriptors: {fds} -> {after[0]}")
+    if after[1] != processes:
+        wrong.append(f"processes: {processes} -> {after[1]}")
+    if grown >= 0.1:
+        wrong.append(f"memory grew by {100 * grown:.0f} %")
+    return wrong
+
+
+def tell(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 - for whoever runs it
+
+
+def main() -> int:
+    tell(f"SOAK_SEED={SEED} SOAK_SECONDS={SECONDS:g}")
+    wrong = [f"{engine}: {each}" for run in (reloads, soak) for engine in ENGINES for each in run(engine)]
+    for each in wrong[:50]:
+        tell(each)
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
