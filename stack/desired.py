@@ -2,7 +2,7 @@
 
 Written by `stack.plan`, read by everything else. It crosses to the supervisor as JSON, so this module is plain
 dataclasses of strings, numbers, tuples and dicts, standard library only. Placeholders stand in the strings of a
-service until it is spawned: `{socket}` and `{fifo}`, the generation's own, and `{generation}`, its number.
+service until it is spawned: `{socket}` and `{control}`, the generation's own, and `{generation}`, its number.
 """
 
 from __future__ import annotations
@@ -91,10 +91,9 @@ class Service:
     `listeners` are the addresses whose sockets it inherits, announced in the variable `listeners_variable`.
     `idle_within` is for how long the web server may still use the connections that it keeps to a retired generation.
     `reads` is the digest of its files, which it reads again on `reload_signal` if it has one; `program` tells its
-    binary from another.
-    `logs` are the files that it writes itself, and opens again by their names on `reopen_signal`. `keep_previous`: the
-    generation before stays parked, for a rollback. `stop_word`, written to the generation's own fifo (`{fifo}`), asks
-    it to stop; without one, or while nobody reads there, `stop_signal` does.
+    binary from another. `logs` are the files that it writes itself, and opens again by their names on `reopen_signal`.
+    `keep_previous`: the generation before stays parked, for a rollback. `stop_word`, written to the generation's own
+    fifo (`{control}`), asks it to stop; without one, or while nobody reads there, `stop_signal` does.
     """
 
     name: str

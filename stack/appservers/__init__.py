@@ -31,7 +31,7 @@ class AppServer(Protocol):
     STOP_SIGNAL: str
     """Asks it to finish what is in hand and end."""
     STOP_WORD: str
-    """The same, written to its fifo `{fifo}`; "" if it has none."""
+    """The same, written to its fifo at `{control}`; "" if it has none."""
     ORPHAN_SIGNAL: str
     """Ends it at once, with all its processes, when the supervisor has died."""
     LEAVE_SIGNAL: str

@@ -47,7 +47,7 @@ def argv(launch: Launch) -> tuple[str, ...]:
         launch.module,
         *("--pythonpath", launch.entry_directory),
         *("--bind", "unix:{socket}"),
-        *("--state", "{fifo}"),  # a socket too, in the place that a generation has for being told, or telling, things
+        *("--state", "{control}"),
         *("--socket-mode", f"{launch.socket_mode:o}"),
         *("--workers", str(launch.workers)),
         *("--threads", str(launch.app.server.threads)),

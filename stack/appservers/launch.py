@@ -15,10 +15,10 @@ __all__ = ["Launch"]
 class Launch:
     """One app, to be served as `module` from `entry_directory`, in `protocol` on the socket `{socket}`.
 
-    `program` is the app server's own, where it is not the bundled one. `{fifo}` is a place for a generation's own fifo.
-    `socket_mode` is the socket's; `public` how many public listening sockets it inherits, from descriptor 3 on: then it
-    faces the clients, serves the `statics` too and refuses bodies of more than `limits.max_body` bytes. `limits` has
-    the numbers that must fit those of others: no app server's module reads them from `app.server`.
+    `program` is the app server's own, where it is not the bundled one. `{control}` is for a generation's own fifo or
+    socket. `socket_mode` is the socket's; `public` how many public listening sockets it inherits, from descriptor 3 on:
+    then it faces the clients, serves the `statics` too and refuses bodies of more than `limits.max_body` bytes.
+    `limits` has the numbers that must fit those of others: no app server's module reads them from `app.server`.
     """
 
     name: str

@@ -66,5 +66,5 @@ def argv(launch: Launch) -> tuple[str, ...]:
         *("--pythonpath", launch.entry_directory),
         *(("--virtualenv", venv) if venv else ()),
         *(socket, "{socket}"),
-        *("--master-fifo", "{fifo}"),
+        *("--master-fifo", "{control}"),
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from stack.desired import Service
 from stack.operations.running import Running
-from stack.supervisor.runner import generation_fifo
+from stack.supervisor.runner import generation_control
 from stack.wsgi import state
 
 __all__ = ["with_workers"]
@@ -30,7 +30,7 @@ def _workers(service: Service | None, number: int) -> list[dict[str, Any]] | Non
     if service is None or not service.link or TELLS not in service.argv:
         return None
     try:
-        found = state.read(generation_fifo(service, number))
+        found = state.read(generation_control(service, number))
     except (OSError, ValueError):  # it starts, or ends
         return None
     workers = found.get("workers") if isinstance(found, dict) else None

@@ -29,7 +29,7 @@ __all__ = [
     "children",
     "end_with",
     "ended",
-    "generation_fifo",
+    "generation_control",
     "generation_socket",
     "has_open",
     "is_stopped",
@@ -90,16 +90,16 @@ def generation_socket(service: Service, number: int) -> str:
     return str(Path(service.link).with_name(f"{service.name}.g{number}.sock"))
 
 
-def generation_fifo(service: Service, number: int) -> str:
-    """The path of the fifo that a generation may make to be told things: `app.g7.fifo`."""
-    return str(Path(service.link).with_name(f"{service.name}.g{number}.fifo"))
+def generation_control(service: Service, number: int) -> str:
+    """Where a generation may make a fifo or socket to be told things, or to tell them: `app.g7.control`."""
+    return str(Path(service.link).with_name(f"{service.name}.g{number}.control"))
 
 
 def remove_files(service: Service, number: int) -> None:
-    """Removes a generation's socket and fifo, which not every app server does, and none that was killed."""
+    """Removes a generation's sockets and fifo, which not every app server does, and none that was killed."""
     if service.link:
         Path(generation_socket(service, number)).unlink(missing_ok=True)
-        Path(generation_fifo(service, number)).unlink(missing_ok=True)
+        Path(generation_control(service, number)).unlink(missing_ok=True)
 
 
 def spawn(service: Service, number: int, listeners: Mapping[str, int]) -> Spawned:
@@ -197,7 +197,7 @@ def write_word(service: Service, number: int) -> bool:
     if not service.stop_word:
         return False
     try:
-        fifo = os.open(generation_fifo(service, number), os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fifo = os.open(generation_control(service, number), os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return False  # not made yet, or no more
     try:
@@ -220,7 +220,7 @@ def tell_group(pid: int, name: str) -> None:
 def _filled(text: str, service: Service, number: int) -> str:
     if service.link:
         text = text.replace("{socket}", generation_socket(service, number))
-        text = text.replace("{fifo}", generation_fifo(service, number))
+        text = text.replace("{control}", generation_control(service, number))
     return text.replace("{generation}", str(number))
 
 

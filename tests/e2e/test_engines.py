@@ -192,7 +192,7 @@ def test_only_the_web_server_may_connect(way: Way) -> None:
     assert stat.S_IMODE(directory.stat().st_mode) & 0o007 == 0
     (generation,) = directory.glob("app.g*.sock")
     assert stat.S_IMODE(generation.stat().st_mode) == 0o600
-    for fifo in directory.glob("*.fifo"):
+    for fifo in directory.glob("*.control"):
         assert stat.S_IMODE(fifo.stat().st_mode) & 0o077 == 0
 
 
@@ -202,5 +202,5 @@ def test_a_reload_leaves_one_generation_and_its_files(way: Way) -> None:
     (generation,) = way.service("app")["generations"]
     names = {each.name for each in (way.runtime / "sockets").iterdir()}
     number = generation["number"]
-    assert names - {f"app.g{number}.fifo"} == {f"app.{way.protocol}.sock", f"app.g{number}.sock"}
+    assert names - {f"app.g{number}.control"} == {f"app.{way.protocol}.sock", f"app.g{number}.sock"}
     assert "kills" not in way.log()

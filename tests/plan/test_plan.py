@@ -113,7 +113,7 @@ def test_the_app_server_is_told_everything_on_its_command_line(project: Path) ->
     text = "[server]\nworkers = 3\nthreads = 5\nbacklog = 7\ntimeout = 1.5\nstop_within = 12\n"
     argv = " ".join(service(planned(project, text), "app").argv)
     assert argv.startswith(f"/srv/shop/.venv/bin/python {bundled.BOOTSTRAP} stackctl_entry:application ")
-    assert f"--pythonpath {project}/.stackctl/apps/app --bind unix:{{socket}} --state {{fifo}} " in argv
+    assert f"--pythonpath {project}/.stackctl/apps/app --bind unix:{{socket}} --state {{control}} " in argv
     assert "--workers 3 --threads 5 --backlog 7 --timeout 1.5 --stop-within 12" in argv
 
 

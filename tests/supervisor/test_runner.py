@@ -309,12 +309,12 @@ assert os.listdir("/proc/self/fd") == before
 
 def test_generations_have_sockets_of_their_own() -> None:
     assert runner.generation_socket(service(), 12) == "/run/shop/sockets/app.g12.sock"
-    assert runner.generation_fifo(service(), 12) == "/run/shop/sockets/app.g12.fifo"
+    assert runner.generation_control(service(), 12) == "/run/shop/sockets/app.g12.control"
 
 
 def test_a_fifo_of_its_own_is_filled_in() -> None:
-    text, _ = said(service(argv=("/bin/echo", "{fifo}")), 7)
-    assert text == "/run/shop/sockets/app.g7.fifo\n"
+    text, _ = said(service(argv=("/bin/echo", "{control}")), 7)
+    assert text == "/run/shop/sockets/app.g7.control\n"
 
 
 # Its fifo.
@@ -324,12 +324,12 @@ def test_a_fifo_of_its_own_is_filled_in() -> None:
 def with_fifo(tmp_path: Path) -> Service:
     """A service that has made its fifo."""
     made = service(link=f"{tmp_path}/app.uwsgi.sock", stop_word="q")
-    os.mkfifo(runner.generation_fifo(made, 1))
+    os.mkfifo(runner.generation_control(made, 1))
     return made
 
 
 def test_the_word_is_written_to_who_reads_the_fifo(with_fifo: Service) -> None:
-    reading = os.open(runner.generation_fifo(with_fifo, 1), os.O_RDONLY | os.O_NONBLOCK)
+    reading = os.open(runner.generation_control(with_fifo, 1), os.O_RDONLY | os.O_NONBLOCK)
     assert runner.write_word(with_fifo, 1)
     assert os.read(reading, 100) == b"q"
     os.close(reading)
@@ -341,14 +341,14 @@ def test_nobody_reads_the_word(with_fifo: Service) -> None:
 
 
 def test_a_service_without_a_word_is_written_none(with_fifo: Service) -> None:
-    reading = os.open(runner.generation_fifo(with_fifo, 1), os.O_RDONLY | os.O_NONBLOCK)
+    reading = os.open(runner.generation_control(with_fifo, 1), os.O_RDONLY | os.O_NONBLOCK)
     assert not runner.write_word(dataclasses.replace(with_fifo, stop_word=""), 1)
     assert os.read(reading, 100) == b""
     os.close(reading)
 
 
 def test_what_is_no_fifo_is_not_written_to(with_fifo: Service, tmp_path: Path) -> None:
-    fifo, elsewhere = Path(runner.generation_fifo(with_fifo, 1)), tmp_path / "elsewhere"
+    fifo, elsewhere = Path(runner.generation_control(with_fifo, 1)), tmp_path / "elsewhere"
     fifo.rename(elsewhere)
     reading = os.open(elsewhere, os.O_RDONLY | os.O_NONBLOCK)
     fifo.symlink_to(elsewhere)
@@ -362,11 +362,11 @@ def test_what_is_no_fifo_is_not_written_to(with_fifo: Service, tmp_path: Path) -
 
 
 def test_the_files_of_a_generation_are_removed_and_no_others(with_fifo: Service, tmp_path: Path) -> None:
-    for name in ("app.g1.sock", "app.g2.sock", "app.g2.fifo"):
+    for name in ("app.g1.sock", "app.g2.sock", "app.g2.control"):
         (tmp_path / name).touch()
     runner.remove_files(with_fifo, 1)
     runner.remove_files(with_fifo, 3)
-    assert {each.name for each in tmp_path.iterdir()} == {"app.g2.sock", "app.g2.fifo"}
+    assert {each.name for each in tmp_path.iterdir()} == {"app.g2.sock", "app.g2.control"}
 
 
 def test_who_has_a_socket_open() -> None:
