@@ -11,7 +11,7 @@ E2E = $(BIN)/python -m pytest -m e2e
 ALONE = echo 'once more, alone:' && $(E2E) --last-failed --last-failed-no-failures none --maxfail 3
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check smoke format golden mistakes startup packages clean
+.PHONY: help up test check smoke format golden mistakes faults soak fuzz startup packages clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,11 +42,21 @@ golden: $(VENV)/.dev ## the rendered configurations of tests/golden, to be revie
 mistakes: packages $(VENV)/.dev ## docs/mistakes.md: what is said to each mistake, from a run
 	$(BIN)/python tests/mistakes.py
 
+faults: packages $(VENV)/.dev ## docs/faults.md: what holds when things go wrong, and without stackctl, from a run
+	$(BIN)/python tests/faults/write.py
+
+soak: packages $(VENV)/.dev ## a quarter of an hour of load, reloads and deaths at random; SOAK_SECONDS, SOAK_SEED
+	$(BIN)/python tests/soak.py
+	KILLS=20 $(E2E) tests/e2e/test_crashes.py -k supervisor_killed
+
+fuzz: $(VENV)/.dev ## a million hostile inputs for each protocol's parser, then 20,000 connections; FUZZ_SEED replays
+	$(BIN)/python tests/fuzz.py
+
 startup: $(VENV)/.dev ## how long --help and nginx-conf take over a bare interpreter
 	$(BIN)/python tests/startup.py
 
 packages: # what the tests need of Debian, if we may install it; the service is not started
-	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then sh deploy/packages.sh nginx; fi
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then sh deploy/packages.sh nginx $$(command -v cc >/dev/null || echo gcc libc6-dev); fi
 
 clean: ## what was installed or made here
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache deploy/example/.stackctl

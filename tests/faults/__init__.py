@@ -1,0 +1,1 @@
+"""nginx and an app server as one would configure them by hand, and the table that compares."""
