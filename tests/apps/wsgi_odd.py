@@ -1,5 +1,5 @@
 """A WSGI app of many routes, each of which behaves in one odd way. What it does is steered by the test, not by time."""
-# ruff: noqa: ANN001, ANN002, ANN201, ANN202, ANN204, ARG001, TRY301
+# ruff: noqa: ARG001, TRY301
 
 import io
 import os

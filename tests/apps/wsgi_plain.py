@@ -1,5 +1,4 @@
 """The smallest app."""
-# ruff: noqa: ANN001, ANN201
 
 
 def app(environ, start_response):

@@ -1,5 +1,4 @@
 """Reads whatever it is sent, and says how much it was: for peers that mean harm."""
-# ruff: noqa: ANN001, ANN201
 
 
 def app(environ, start_response):

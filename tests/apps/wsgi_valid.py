@@ -1,5 +1,4 @@
 """An app that wsgiref's validator watches."""
-# ruff: noqa: ANN001, ANN201
 
 from wsgiref.validate import validator
 
