@@ -10,6 +10,8 @@ SEEDS = {
     "FLEET_SEED": "replays the fresh part of the fleet's simulation",
     "KILL_SEED": "the moments at which supervisors are killed",
 }
+# A shell has what it runs in the background ignore SIGINT, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 for name in SEEDS:
     os.environ.setdefault(name, str(SystemRandom().getrandbits(32)))
 
