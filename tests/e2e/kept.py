@@ -11,7 +11,7 @@ import psutil
 from tests.faults.peer import Peer
 
 from .fault import PEERS
-from .project import APPS, WITHIN, Done, Project
+from .project import APPS, WITHIN, Done, Project, until
 
 THREADS = 2
 
@@ -31,6 +31,7 @@ class Kept(Project):
         settings = (f"engine={self.column}", "workers=2", f"threads={THREADS}", f"timeout={self.timeout}")
         given = (f"--set=server.{each}" for each in (*settings, f"backlog={self.backlog}"))
         self.up(*given, *flags)
+        until(lambda: len(self.workers("app")) == 2, "both workers are there")
 
     def reload(self, code: int | None = 0) -> Done:
         return self.run("reload", code=code)

@@ -65,7 +65,7 @@ no-orphans = true
 harakiri = {timeout}
 harakiri-verbose = true
 worker-reload-mercy = 10
-touch-chain-reload = {place}/reload
+master-fifo = {place}/fifo
 listen = {backlog}
 disable-logging = true
 """
@@ -102,7 +102,6 @@ class Peer(Project):
         (self.place / "tmp").mkdir(exist_ok=True)
         (self.place / "tmp").chmod(0o777)
         named = {"place": self.place, "timeout": self.timeout, "backlog": self.backlog}
-        (self.place / "reload").touch()
         hop = HOPS[self.kind]
         (self.place / "nginx.conf").write_text(NGINX.format(**named, address=self.address, hop=hop))
         (self.place / "uwsgi.ini").write_text(UWSGI.format(**named))
@@ -111,7 +110,7 @@ class Peer(Project):
         nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin")
         assert nginx is not None, "Debian's nginx"
         self._begin("nginx", [nginx, "-p", str(self.place), "-c", str(self.place / "nginx.conf")])
-        until(self.answers, f"it answers: {self.log()}")
+        until(lambda: self.answers() and len(self.workers("app")) == 2, f"both workers serve: {self.log()}")
 
     def begin_app(self) -> None:
         """Starts the app server."""
@@ -144,7 +143,7 @@ class Peer(Project):
     def ask_to_reload(self) -> None:
         """As their manuals say where no request shall be lost: one worker after the other, or SIGHUP."""
         if self.kind == "uwsgi":
-            (self.place / "reload").touch()
+            (self.place / "fifo").write_text("c")  # chain reload
         else:
             os.kill(self.pid("app"), signal.SIGHUP)
 

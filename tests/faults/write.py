@@ -24,8 +24,8 @@ the tests that are marked so in `tests/e2e`: real programs, real signals. Where 
 
 The last two columns are the same app behind nginx without stackctl, configured by hand with care
 ([tests/faults/peer.py](../tests/faults/peer.py): master, harakiri, need-app and so on) and started as they are, with
-nobody above them; "-" is what was not tried there. A unit of systemd with `Restart=always` would start a killed master
-again. One dash in the columns of uWSGI and gunicorn under stackctl: it is the same code, whichever app server runs.
+nobody above them; a unit of systemd with `Restart=always` would start a killed master again. "-" is what was not tried
+there; under stackctl, because no app server has a part in it.
 
 {place}. Numbers are of this run; tests assert facts, not times. Two workers of two threads, time limit 2 s.
 
@@ -56,7 +56,7 @@ def page(seen: list[Seen]) -> str:
     """The page, in Markdown."""
     said = subprocess.run(["/usr/sbin/nginx", "-v"], capture_output=True, text=True, check=False).stderr
     nginx = re.sub(r".*nginx/", "nginx ", said.strip())
-    place = f"Linux {platform.release()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, {nginx}"
+    place = f"Linux {".".join(platform.release().split(".")[:2])}, {os.cpu_count()} CPUs, Python {platform.python_version()}, {nginx}"
     head = HEAD.format(place=place, columns=" | ".join(COLUMNS), lines=" | ".join("---" for _ in COLUMNS))
     rows = [
         [each.name, each.cause, each.holds, *(_cell(each.name, column, seen) for column in (*ENGINES, *PEERS))]
