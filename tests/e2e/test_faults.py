@@ -379,6 +379,7 @@ def test_workers_without_descriptors_do_not_spin_and_recover(stack: Stack) -> st
             before, began = cpu(workers), time.monotonic()
             until(lambda: time.monotonic() > began + 1, "the span in which the work is measured")
             worked = (cpu(workers) - before) / (time.monotonic() - began)
+            used = max(each.num_fds() for each in workers)
         watch = Watch()
         until(lambda: answers(stack), "it answers again", stack.within)
         recovered = str(watch)
@@ -387,7 +388,7 @@ def test_workers_without_descriptors_do_not_spin_and_recover(stack: Stack) -> st
             with contextlib.suppress(psutil.NoSuchProcess):
                 each.rlimit(resource.RLIMIT_NOFILE, limit)
     assert worked < 0.5, f"{100 * worked:.0f} % CPU for nothing"
-    return f"{100 * worked:.0f} % CPU; back after {recovered}"
+    return f"{used} of 20 taken: {100 * worked:.0f} % CPU; back after {recovered}"
 
 
 @fault("out of memory")

@@ -56,7 +56,8 @@ def page(seen: list[Seen]) -> str:
     """The page, in Markdown."""
     said = subprocess.run(["/usr/sbin/nginx", "-v"], capture_output=True, text=True, check=False).stderr
     nginx = re.sub(r".*nginx/", "nginx ", said.strip())
-    place = f"Linux {".".join(platform.release().split(".")[:2])}, {os.cpu_count()} CPUs, Python {platform.python_version()}, {nginx}"
+    linux = ".".join(platform.release().split(".")[:2])
+    place = f"Linux {linux}, {os.cpu_count()} CPUs, Python {platform.python_version()}, {nginx}"
     head = HEAD.format(place=place, columns=" | ".join(COLUMNS), lines=" | ".join("---" for _ in COLUMNS))
     rows = [
         [each.name, each.cause, each.holds, *(_cell(each.name, column, seen) for column in (*ENGINES, *PEERS))]
