@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-E2E = $(BIN)/python -m pytest -m e2e
+E2E = $(BIN)/python -m pytest -m e2e --durations 12
 # A machine that was too busy for somebody's patience gets one more chance; what is listed as failed above is to be
 # looked into all the same.
 ALONE = echo 'once more, alone:' && $(E2E) --last-failed --last-failed-no-failures none --maxfail 3

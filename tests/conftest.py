@@ -10,8 +10,11 @@ SEEDS = {
     "FLEET_SEED": "replays the fresh part of the fleet's simulation",
     "KILL_SEED": "the moments at which supervisors are killed",
 }
-# A shell has what it runs in the background ignore SIGINT, and so would all that the tests start.
+# A shell has what it runs in the background ignore SIGINT, and nohup SIGHUP: so would all that the tests start, but for
+# a handler, which nobody inherits.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 for name in SEEDS:
     os.environ.setdefault(name, str(SystemRandom().getrandbits(32)))
 

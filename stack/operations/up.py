@@ -154,8 +154,7 @@ def _prepared(
 
 def _lock(where: str) -> int:
     with _explained(where):
-        place.enter(where)
-        lock = place.take(where)
+        lock = place.enter_and_take(where)
         try:
             place.sign(lock, os.getpid(), time.time())
         except OSError:

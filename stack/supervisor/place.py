@@ -20,7 +20,7 @@ from typing import Any
 from stack import desired
 from stack.desired import Plan
 
-__all__ = ["Taken", "clear", "enter", "holds", "leave", "link", "read", "remember", "take", "unlink"]
+__all__ = ["Taken", "clear", "enter", "enter_and_take", "holds", "leave", "link", "read", "remember", "take", "unlink"]
 
 LOCK = "lock"
 PLAN = "plan.json"
@@ -101,6 +101,22 @@ def take(runtime_dir: str) -> int:
                 os.ftruncate(handle, 0)  # a killed run signed it
                 return handle
         os.close(handle)
+    raise AssertionError("there is always a next time")
+
+
+def enter_and_take(runtime_dir: str) -> int:
+    """Both, though somebody who looks meanwhile whether a stack runs may clear the empty directory away in between.
+
+    Raises:
+        Taken, OSError: as `enter` and `take` do.
+    """
+    for patience in itertools.count():
+        try:
+            enter(runtime_dir)
+            return take(runtime_dir)
+        except FileNotFoundError:
+            if patience == UNSIGNED_MOST:
+                raise
     raise AssertionError("there is always a next time")
 
 

@@ -476,7 +476,7 @@ def test_leftovers_of_a_killed_run_are_cleaned_without_a_word(shop: Project) -> 
     (sockets / "gone.g9.sock").touch()
     (shop.runtime / "nginx.g7.pid").write_text("1\n")
     assert shop.up().err == first
-    assert sorted(each.name for each in sockets.iterdir()) == ["app.g1.sock", "app.uwsgi.sock"]
+    assert sorted(each.name for each in sockets.iterdir()) == ["app.g1.control", "app.g1.sock", "app.uwsgi.sock"]
     shop.run("down")
     shop.nothing_is_left()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -310,3 +312,31 @@ def test_what_is_not_ours_stays(where: Path) -> None:
     (where / "notes.txt").write_text("mine")
     place.leave(str(where))
     assert [each.name for each in where.iterdir()] == ["notes.txt"]
+
+
+def test_directory_that_is_cleared_away_in_between_is_made_again(where: Path) -> None:
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.is_set():
+            with contextlib.suppress(place.Taken):
+                place.clear(str(where))
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    try:
+        for _ in range(200):
+            lock = taken(where)
+            assert place.holds(lock, str(where))
+            place.leave(str(where))
+            os.close(lock)
+    finally:
+        ended.set()
+        looker.join()
+
+
+def taken(where: Path) -> int:
+    """The lock, which somebody who only looks may have for a moment."""
+    while True:
+        with contextlib.suppress(place.Taken):
+            return place.enter_and_take(str(where))

@@ -100,7 +100,12 @@ def _directives(protocol: str) -> str:
 
 def _upstream(upstream: Upstream, prefix: str) -> dict[str, Any]:
     name = f"{prefix}_{upstream.name.replace('-', '_')}"
-    return {**dataclasses.asdict(upstream), "upstream": name, "host_variable": _variable(f"{name}_host")}
+    return {
+        **dataclasses.asdict(upstream),
+        "upstream": name,
+        "host_variable": _variable(f"{name}_host"),
+        "name_variable": _variable(f"{name}_name"),
+    }
 
 
 def _variable(name: str) -> str:
