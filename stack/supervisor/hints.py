@@ -7,6 +7,7 @@ import re
 __all__ = ["SHORT", "hint", "telling"]
 
 SHORT = 30  # lines that people read to their end
+TRACEBACK = "Traceback (most recent call last)"
 
 # nginx says who speaks at the line's beginning; what follows the message may be the client's own words.
 NGINX = r"^[\d/]+ [\d:]+ \[\w+\] \d+#\d+: (?:\*\d+ )?"
@@ -45,8 +46,16 @@ def telling(lines: list[str]) -> list[str]:
     """
     if len(lines) <= SHORT:
         return lines
-    begins = next((at for at, line in enumerate(lines) if line.startswith("Traceback (most recent")), None)
+    begins = next((at for at, line in enumerate(lines) if line.startswith(TRACEBACK)), None)
     if begins is None:
         return lines[-SHORT:]
-    ends = next((at for at in range(begins + 1, len(lines)) if not lines[at].startswith(" ")), len(lines) - 1)
-    return lines[begins : ends + 1][-SHORT:]
+    found = _first(lines[begins:])
+    if found[-1].startswith(TRACEBACK):  # two workers say the same at once, line by line
+        found = _first(list(dict.fromkeys(lines[begins:])))
+    return found[-SHORT:]
+
+
+def _first(lines: list[str]) -> list[str]:
+    """The traceback that begins here, with the line that names the error."""
+    ends = next((at for at, line in enumerate(lines) if at and not line.startswith(" ")), len(lines) - 1)
+    return lines[: ends + 1]

@@ -51,6 +51,13 @@ def test_of_many_last_words_the_first_traceback_is_told() -> None:
     assert telling(["about myself"] * SHORT + TRACEBACK[:-1]) == TRACEBACK[:-1]
 
 
+def test_of_two_workers_that_say_the_same_at_once_one_is_shown() -> None:
+    for offset in range(len(TRACEBACK)):
+        first, second = [*TRACEBACK, *[""] * offset], [*[""] * offset, *TRACEBACK]
+        mixed = [line for both in zip(first, second, strict=True) for line in both if line]
+        assert telling(["about myself"] * SHORT + mixed) == TRACEBACK, offset
+
+
 def test_of_many_last_words_without_a_traceback_the_end_is_told() -> None:
     assert telling([str(number) for number in range(SHORT * 2)]) == [str(number) for number in range(SHORT, SHORT * 2)]
 
