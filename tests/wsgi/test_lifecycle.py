@@ -335,8 +335,10 @@ def test_more_threads_than_there_may_be_end_with_3_and_the_next_step(folder: Pat
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may have as many processes as it likes")
 def test_more_workers_than_there_may_be_end_with_3_and_the_next_step(folder: Path) -> None:
     argv = [sys.executable, "-m", "stack.wsgi", "wsgi_odd:app", "--bind", f"unix:{folder}/s"]
-    done = subprocess.run(
-        ["/bin/sh", "-c", 'ulimit -u 1; exec "$@"', "sh", *argv, "--pythonpath", str(APPS)],
+    limited = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))"
+    limited += "; os.execv(sys.argv[1], sys.argv[1:])"
+    done = subprocess.run(  # not by a shell: dash has no `ulimit -u`
+        [sys.executable, "-c", limited, *argv, "--pythonpath", str(APPS)],
         cwd=ROOT,
         capture_output=True,
         text=True,
