@@ -20,7 +20,8 @@ from pathlib import Path
 from stack import errors
 from stack.supervisor import notify, place, runner
 from stack.supervisor.log import Log
-from stack.supervisor.supervisor import Outcome, Supervisor
+from stack.supervisor.outcome import Outcome
+from stack.supervisor.supervisor import Supervisor
 
 
 def main() -> int:
