@@ -452,7 +452,7 @@ class Master:
             self._workers.clear()
             if self._teller is not None:
                 self._teller.listener.socket.close()
-            shared = Shared(self._reports_write, self._first_to_tell, tally, self._access, self._app)
+            shared = Shared(master, self._reports_write, self._first_to_tell, tally, self._access, self._app)
             code = Worker(self._settings, self._listeners, shared).run()
             # Not sys.exit(): it would wait for whatever threads the app has left running.
             atexit._run_exitfuncs()  # noqa: SLF001 - there is no other way to run them

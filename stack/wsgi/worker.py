@@ -36,6 +36,7 @@ from .access import identity
 from .application import load
 from .connection import Connection, Service
 from .environ import Origin, request_line
+from .process import die_with
 from .protocol import Protocol
 from .state import RECENT, REQUESTS
 from .static import Static
@@ -73,10 +74,11 @@ REOPEN = signal.SIGUSR1  # tells it to open the logs again
 class Shared:
     """What a worker has of its master's, from before the fork.
 
-    `report` is a pipe to it. `first_to_tell` is a pipe with one byte: of several workers that fail to load the app, the
-    one that gets it writes the traceback. `app` is there if the master has loaded it.
+    `master` is its pid, `report` a pipe to it. `first_to_tell` is a pipe with one byte: of several workers that fail to
+    load the app, the one that gets it writes the traceback. `app` is there if the master has loaded it.
     """
 
+    master: int
     report: int
     first_to_tell: int
     tally: Tally
@@ -124,6 +126,8 @@ class Worker:
             self._say_once(f"cannot load {self._settings.app}", error)
             return LOAD_FAILED
         self._loading = False
+        # Once more: an app that has changed its user meanwhile has ended the first promise.
+        die_with(self._shared.master)
         self._open()
         if not self._start_threads():
             return LOAD_FAILED

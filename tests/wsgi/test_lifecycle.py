@@ -178,6 +178,23 @@ def test_killed_master_leaves_no_worker(launch: Callable[..., Server]) -> None:
     assert again.stop() == 0
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its user")
+@pytest.mark.parametrize("arguments", [[], ["--preload"]])
+def test_killed_master_leaves_no_worker_whose_app_has_changed_its_user(
+    launch: Callable[..., Server], folder: Path, arguments: list[str]
+) -> None:
+    """The kernel forgets whom a process is to die with when that process becomes another user's (prctl(2))."""
+    folder.chmod(0o777)
+    (folder / "wsgi_nobody.py").write_text("import os\nfrom wsgi_plain import app\nos.setuid(65534)\n")
+    server = launch("wsgi_nobody:app", "--workers", "2", "--pythonpath", str(folder), *arguments)
+    workers = wait_until(lambda: found if len(found := server.workers()) == 2 else [], "two workers")
+    assert {psutil.Process(pid).uids().real for pid in workers} == {65534}
+    server.process.kill()
+    server.process.wait()
+    for pid in workers:
+        wait_until(lambda pid=pid: gone(pid), f"worker {pid} is gone")  # type: ignore[misc]
+
+
 def test_worker_killed_by_term_alone_is_replaced(server: Server) -> None:
     first = server.workers()[0]
     os.kill(first, signal.SIGTERM)
