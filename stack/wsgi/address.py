@@ -3,7 +3,7 @@
 A unix socket is made under a umask, so that at no moment anybody can connect but those whom its mode admits: its owner,
 at most its group, never others, for whoever can connect is believed as the web server is. A path where something still
 listens is left alone; one that nobody listens on any more (its server was killed) is replaced. An inherited socket is
-neither shut down nor removed: it belongs to whoever handed it down.
+neither shut down nor removed: it belongs to whoever handed it down, and may be open to all.
 """
 
 from __future__ import annotations
@@ -47,11 +47,15 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A listening socket, non-blocking. `made` tells the unix socket that we made from a later one at its path."""
+    """A listening socket, non-blocking. `made` tells the unix socket that we made from a later one at its path.
+
+    `open_to_all`: others than its owner and its group can connect.
+    """
 
     address: Address
     socket: socket.socket
     made: tuple[int, int, int] | None = None
+    open_to_all: bool = True
 
     @property
     def unix(self) -> bool:
@@ -145,7 +149,7 @@ def _unix(address: Address, backlog: int, mode: int) -> Listener:
     finally:
         os.umask(umask)
     made.setblocking(False)
-    return Listener(address, made, _identity(address.path))
+    return Listener(address, made, _identity(address.path), open_to_all=False)
 
 
 def _remove_stale(address: Address) -> None:
@@ -196,4 +200,15 @@ def _inherited(address: Address, backlog: int) -> Listener:
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     made.set_inheritable(False)  # programs that the app starts shall not hold it
     made.setblocking(False)
-    return Listener(address, made)
+    return Listener(address, made, open_to_all=_open_to_all(made))
+
+
+def _open_to_all(made: socket.socket) -> bool:
+    """Whether the mode of an inherited unix socket lets others in; a socket without a file has no mode, and does."""
+    name = made.getsockname()
+    if made.family != socket.AF_UNIX or not isinstance(name, str) or not name:
+        return True
+    try:
+        return bool(Path(name).stat().st_mode & 0o002)
+    except OSError:
+        return True

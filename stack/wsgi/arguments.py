@@ -9,7 +9,12 @@ from pathlib import Path
 
 from . import access
 from .address import OWNER_ONLY, Address, AddressError, parse
+from .connection import HEAD_WITHIN
+from .http import HEAD_LIMIT
+from .peers import NOBODY, UNIX, Peers, peers
 from .protocol import Protocol
+
+MOST_HEAD = 1 << 20  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +31,10 @@ class Settings:
     protocol: str = "auto"
     backlog: int = 2048  # connections that wait in the kernel; it allows no more than its somaxconn
     socket_mode: int = OWNER_ONLY  # the web server mostly runs as the same user
+    max_head: int = HEAD_LIMIT  # bytes: what a uwsgi packet holds, and twice what nginx lets in by default
+    head_within: float = HEAD_WITHIN  # heads come at once, but over the worst of lines; it costs no thread
     max_body: int = 0  # bytes; 0: no limit, because nginx has one
+    forwarded_from: Peers = NOBODY  # a client's own X-Forwarded-For must not become its address
     static: tuple[tuple[str, str], ...] = ()  # URL path and directory; none, because nginx serves them
     access_log: str = ""  # a file, or - for stdout; none, because nginx has one
     access_format: str = "combined"  # what nginx and Apache write unless told otherwise, so that tools know it
@@ -61,7 +69,10 @@ def settings(arguments: list[str]) -> Settings:
         protocol=found.protocol,
         backlog=found.backlog,
         socket_mode=found.socket_mode,
+        max_head=found.max_head,
+        head_within=found.head_within,
         max_body=found.max_body,
+        forwarded_from=peers(found.forwarded_from),
         static=tuple(found.static),
         access_log=found.access_log,
         access_format=found.access_format,
@@ -131,11 +142,13 @@ def _parser() -> argparse.ArgumentParser:
         help=f"permissions of the unix sockets that are made, in octal, none of them for others ({OWNER_ONLY:o})",
     )
     parser.add_argument(
-        "--max-body",
-        type=_bytes,
-        default=default.max_body,
-        metavar="BYTES",
-        help="a larger request body is answered 413; 0: no limit (%(default)s)",
+        "--forwarded-from",
+        action="append",
+        type=_peer,
+        default=[],
+        metavar="PEER",
+        help="whose X-Forwarded-For and -Proto are believed, beside those on unix sockets that keep others out: an "
+        "address, a network (10.0.0.0/8), or unix, for an inherited unix socket that is open to all; may be repeated",
     )
     parser.add_argument(
         "--static",
@@ -145,9 +158,34 @@ def _parser() -> argparse.ArgumentParser:
         metavar="URL=DIRECTORY",
         help="serve the files below DIRECTORY under the path URL, without the app; may be repeated",
     )
+    _add_limits(parser, default)
     _add_logs(parser, default)
     _add_replacing(parser, default)
     return parser
+
+
+def _add_limits(parser: argparse.ArgumentParser, default: Settings) -> None:
+    parser.add_argument(
+        "--max-head",
+        type=_head,
+        default=default.max_head,
+        metavar="BYTES",
+        help="a larger request head is answered 431, or 414 if the request line alone is (%(default)s)",
+    )
+    parser.add_argument(
+        "--head-within",
+        type=_some_seconds,
+        default=default.head_within,
+        metavar="S",
+        help="seconds until a request's head must be complete; then it is answered 408 (%(default)g)",
+    )
+    parser.add_argument(
+        "--max-body",
+        type=_bytes,
+        default=default.max_body,
+        metavar="BYTES",
+        help="a larger request body is answered 413; 0: no limit (%(default)s)",
+    )
 
 
 def _add_logs(parser: argparse.ArgumentParser, default: Settings) -> None:
@@ -205,12 +243,28 @@ def _add_replacing(parser: argparse.ArgumentParser, default: Settings) -> None:
     parser.add_argument("--preload-anyway", action="store_true", help="the same, and only say what would be refused")
 
 
+def _peer(text: str) -> str:
+    try:
+        peers([text])
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"an address, a network, or {UNIX} wanted: {error}") from None
+    return text
+
+
 def _positive(text: str) -> int:
     return _number(text, 1)
 
 
 def _bytes(text: str) -> int:
     return _number(text, 0)
+
+
+def _head(text: str) -> int:
+    """A size of heads: one that requests fit into, and that does not hurt where many of them arrive at once."""
+    number = _number(text, 1024)
+    if number > MOST_HEAD:
+        raise argparse.ArgumentTypeError(f"{text} is more than {MOST_HEAD}, which no client sends")
+    return number
 
 
 def _number(text: str, least: int) -> int:
@@ -247,6 +301,12 @@ def _folder(text: str) -> tuple[str, str]:
     if not equals or not directory or parts[0] or len(parts) < 2 or not {"", ".", ".."}.isdisjoint(parts[1:]):
         raise argparse.ArgumentTypeError(f"URL=DIRECTORY wanted, as in /static=shop/static, not: {text}")
     return url, str(Path(directory).absolute())
+
+
+def _some_seconds(text: str) -> float:
+    if not _seconds(text):
+        raise argparse.ArgumentTypeError(f"more than no seconds wanted, not: {text}")
+    return _seconds(text)
 
 
 def _seconds(text: str) -> float:

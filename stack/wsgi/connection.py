@@ -66,8 +66,8 @@ class Service:
 
     `progress` has a number for each thread: since when (monotonic seconds) its request has not got on, 0 without a
     request and while it waits for its peer. It is shared with the master. `current` has their environs. `exhausted`:
-    there was no memory for a request. `max_body` is in bytes, 0 for no limit. `access` and `tally` are told of each
-    request, if they are there.
+    there was no memory for a request. `max_body` (0: no limit) and `max_head` are in bytes, `head_within` in seconds.
+    `access` and `tally` are told of each request, if they are there.
     """
 
     app: Callable[..., Any]
@@ -76,6 +76,8 @@ class Service:
     draining: bool = False
     exhausted: bool = False
     max_body: int = 0
+    max_head: int = http.HEAD_LIMIT
+    head_within: float = HEAD_WITHIN
     access: Access | None = None
     tally: Tally | None = None
 
@@ -88,7 +90,7 @@ class Connection:
     ) -> None:
         self.sock = sock
         self.since = time.monotonic()
-        self.deadline = self.since + HEAD_WITHIN
+        self.deadline = self.since + service.head_within
         self.registered = False
         self._origin = origin
         self._peer = (str(peer[0]), str(peer[1])) if isinstance(peer, tuple) else None
@@ -125,8 +127,9 @@ class Connection:
     def expire(self) -> None:
         """Its deadline has passed: say so if a request had begun (RFC 9110 15.5.9), and close. It never blocks."""
         if self._buffer and self._protocol is Protocol.HTTP and not self._lingering:
+            reason = f"the head took longer than {self._service.head_within:g} s (--head-within)"
             with contextlib.suppress(OSError):
-                self._refuse(ProtocolError(408, f"the head took longer than {HEAD_WITHIN:g} s"), _Once(self.sock))
+                self._refuse(ProtocolError(408, reason), _Once(self.sock))
         self.close()
 
     def advance(self, thread: int) -> bool:
@@ -158,7 +161,7 @@ class Connection:
             if not self._recognise(data[0]):
                 return False
         elif not self._buffer and (self._records is None or self._records.idle):
-            self.deadline = time.monotonic() + HEAD_WITHIN
+            self.deadline = time.monotonic() + self._service.head_within
         self._buffer = self._buffer + data if self._buffer else data
         return self._requests()
 
@@ -173,7 +176,7 @@ class Connection:
                 self.since = time.monotonic()
                 self.deadline = self.since + IDLE_WITHIN
                 return True
-            self.deadline = time.monotonic() + HEAD_WITHIN
+            self.deadline = time.monotonic() + self._service.head_within
             step = request
         return stays is not False
 
@@ -185,13 +188,13 @@ class Connection:
             return False
         self._protocol = found
         if found is Protocol.FASTCGI:
-            self._records = fastcgi.Records()
+            self._records = fastcgi.Records(self._service.max_head)
         return True
 
     # Each of these serves the request that the buffer begins with: None, it is incomplete; else whether to go on.
 
     def _http(self) -> bool | None:
-        head = http.head(self._buffer)
+        head = http.head(self._buffer, self._service.max_head)
         if head is None:
             return None
         if head.length:
@@ -245,7 +248,7 @@ class Connection:
     def _packet(self) -> bool | None:
         """Uwsgi and SCGI: variables, the body, and the end of the connection after the answer."""
         read, opening = (uwsgi.variables, AS_HTTP) if self._protocol is Protocol.UWSGI else (scgi.variables, AS_CGI)
-        found = read(self._buffer)
+        found = read(self._buffer, self._service.max_head)
         if found is None:
             return None
         variables, size = found
@@ -302,7 +305,7 @@ class Connection:
         request = asked(environ) if service.access is not None else NOBODY
         tally = service.tally
         if tally is not None:
-            tally.begins(thread, environ, believed=self._peer is None)
+            tally.begins(thread, environ, believed=self._origin.trusted)
         self._left = self._patience
         service.current[thread] = environ
         service.progress[thread] = began = time.monotonic()

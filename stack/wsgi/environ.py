@@ -2,8 +2,9 @@
 
 Over HTTP on a unix socket the peer is this machine's web server, because the socket's mode admits nobody else, and is
 believed: X-Forwarded-For (the rightmost entry, the one that it has added) becomes REMOTE_ADDR, X-Forwarded-Proto
-becomes `wsgi.url_scheme` and HTTPS. X-Forwarded-Host and -Port stay headers. On TCP nothing is believed. Who talks to
-a unix socket without saying for whom is a program on this machine: REMOTE_ADDR is then 127.0.0.1.
+becomes `wsgi.url_scheme` and HTTPS. X-Forwarded-Host and -Port stay headers. On TCP nothing is believed, unless the
+peer has been named (`peers`). Who talks to a unix socket without saying for whom is a program on this machine: its
+address is 127.0.0.1.
 
 Over the other protocols the web server has the last word on the path, for it knows its rewrites and prefixes: PATH_INFO
 is used as sent. nginx's `$document_uri` has repeated slashes merged and dots resolved; who wants the path as the client
@@ -77,6 +78,7 @@ def of_http(head: Head, origin: Origin, peer: tuple[str, str] | None) -> Environ
         told = fields.get("HTTP_X_FORWARDED_FOR")
         if told:
             environ["REMOTE_ADDR"] = told.rpartition(",")[2].strip() or UNTOLD
+            environ.pop("REMOTE_PORT", None)  # the peer's own
         if fields.get("HTTP_X_FORWARDED_PROTO", "").lower() == "https":
             environ["wsgi.url_scheme"] = "https"
             environ["HTTPS"] = "on"

@@ -58,10 +58,11 @@ class Records:
 
     `request` is the next request; then `piece` gives its body; `end` ends it. `replies` are records to be sent.
     `active` is the id of the request that has begun, 0 without one. `done` tells whether its body is complete,
-    `closing` that the connection ends with what was replied.
+    `closing` that the connection ends with what was replied. The variables of a request may have `limit` bytes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = HEAD_LIMIT) -> None:
+        self._limit = limit
         self.replies = b""
         self.active = 0
         self.done = False
@@ -213,8 +214,8 @@ class Records:
         elif kind == PARAMS and self.active and not self._in_body:
             self._params += content
             self._in_body = not content
-            if len(self._params) > HEAD_LIMIT:
-                raise ProtocolError(431, f"a head over {HEAD_LIMIT} bytes")
+            if len(self._params) > self._limit:
+                raise ProtocolError(431, f"a head over {self._limit} bytes (--max-head)")
         elif kind == ABORT_REQUEST and self.active:
             self._abort()
         else:

@@ -14,7 +14,8 @@ from enum import Enum
 
 from .protocol import ProtocolError
 
-# The limit of nginx's default `large_client_header_buffers` is 4 x 8 KB, of uwsgi packets 64 KB; so much passes here.
+# The limit of nginx's default `large_client_header_buffers` is 4 x 8 KB, of uwsgi packets 64 KB; so much passes here,
+# unless `--max-head` says otherwise.
 HEAD_LIMIT = 65536
 CHUNK_LINE_LIMIT = 1024
 TRAILER_LIMIT = 8192
@@ -59,17 +60,17 @@ class Head:
     size: int
 
 
-def head(buffer: bytes) -> Head | None:
-    """The head that `buffer` begins with; None if it is not complete.
+def head(buffer: bytes, limit: int = HEAD_LIMIT) -> Head | None:
+    """The head that `buffer` begins with; None if it is not complete. It may have `limit` bytes.
 
     Raises:
         ProtocolError: 400, 414, 417, 431, 501 or 505; the connection is of no further use.
     """
     # RFC 9112 2.2: ignore one empty line before the request line
     start = 2 if buffer.startswith(b"\r\n") else 0
-    end = buffer.find(b"\r\n\r\n", start, start + HEAD_LIMIT)
+    end = buffer.find(b"\r\n\r\n", start, start + limit)
     if end < 0:
-        _check_beginning(buffer, start)
+        _check_beginning(buffer, start, limit)
         return None
     line, _, block = buffer[start : end + 2].decode("latin-1").partition("\r\n")
     method, target, minor = _request_line(line)
@@ -94,17 +95,17 @@ def head(buffer: bytes) -> Head | None:
     )
 
 
-def _check_beginning(buffer: bytes, start: int) -> None:
+def _check_beginning(buffer: bytes, start: int, limit: int) -> None:
     """Refuse early what cannot become a request any more, so that nobody waits for the rest of it."""
     line_end = buffer.find(b"\r\n", start)
     if line_end >= 0:
         _request_line(buffer[start:line_end].decode("latin-1"))
     if BARE.search(buffer, start):
         raise ProtocolError(400, "a bare CR or LF")
-    if len(buffer) - start >= HEAD_LIMIT:
+    if len(buffer) - start >= limit:
         if line_end < 0:
-            raise ProtocolError(414, f"a request line over {HEAD_LIMIT} bytes")
-        raise ProtocolError(431, f"a head over {HEAD_LIMIT} bytes")
+            raise ProtocolError(414, f"a request line over {limit} bytes (--max-head)")
+        raise ProtocolError(431, f"a head over {limit} bytes (--max-head)")
 
 
 def _request_line(line: str) -> tuple[str, str, int]:

@@ -13,25 +13,27 @@ from .http import HEAD_LIMIT, LENGTH
 from .protocol import ProtocolError
 from .variables import passed
 
-SIZE = re.compile(rb"[1-9][0-9]{0,4}")  # no more digits than HEAD_LIMIT has; netstrings have no leading zeros
+SIZE = re.compile(rb"[1-9][0-9]*")  # netstrings have no leading zeros
 
 
-def variables(buffer: bytes) -> tuple[dict[str, str], int] | None:
+def variables(buffer: bytes, limit: int = HEAD_LIMIT) -> tuple[dict[str, str], int] | None:
     """The variables that `buffer` begins with, as latin-1 text, and the netstring's size; None if it is not complete.
 
-    A header that comes twice is joined, for web servers pass them on as they came; the length of a body has one value.
+    They may have `limit` bytes. A header that comes twice is joined, for web servers pass them on as they came; the
+    length of a body has one value.
 
     Raises:
         ProtocolError: 400, this is no SCGI request; 431, it is too large.
     """
-    digits, colon, _ = buffer[: len(str(HEAD_LIMIT)) + 1].partition(b":")
-    if not SIZE.fullmatch(digits) and (digits or colon):
+    longest = len(str(limit))
+    digits, colon, _ = buffer[: longest + 1].partition(b":")
+    if (digits or colon) and (not SIZE.fullmatch(digits) or len(digits) > longest):
         raise ProtocolError(400, "an SCGI request that does not begin with its size")
     if not colon:
         return None
     size, start = int(digits), len(digits) + 1
-    if size > HEAD_LIMIT:
-        raise ProtocolError(431, f"a head over {HEAD_LIMIT} bytes")
+    if size > limit:
+        raise ProtocolError(431, f"a head over {limit} bytes (--max-head)")
     end = start + size
     if len(buffer) <= end:
         return None

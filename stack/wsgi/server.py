@@ -45,4 +45,11 @@ def main(arguments: list[str]) -> int:
             remove(listener)
         log.line(str(error))
         return CANNOT_BIND
+    for listener in listeners:
+        if listener.unix and listener.open_to_all and not wanted.forwarded_from.unix:
+            log.line(
+                f"{listener.address.text} lets everybody on this machine connect: it takes HTTP only, unless "
+                "--protocol says otherwise, and believes no X-Forwarded-For; set SocketMode=0660 in its unit, or give "
+                "--forwarded-from unix"
+            )
     return Master(wanted, listeners, access, teller).run()

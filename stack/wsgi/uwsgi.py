@@ -2,22 +2,25 @@
 
 Packet: modifier1 (one byte, 0 for WSGI), size of the variables (two bytes, little-endian), modifier2 (one byte); then
 each variable as size, name, size, value. So variables have 65535 bytes at most; nginx refuses a longer request itself
-("uwsgi request is too big", status 500). There is no buffer here to be raised, as uWSGI's `buffer-size` is.
+("uwsgi request is too big", status 500). No buffer needs to be raised for so much, as uWSGI's `buffer-size` does.
 """
 
 from __future__ import annotations
 
+from .http import HEAD_LIMIT
 from .protocol import ProtocolError
 from .variables import passed
 
 HEADER = 4  # bytes before the variables
 
 
-def variables(buffer: bytes) -> tuple[dict[str, str], int] | None:
+def variables(buffer: bytes, limit: int = HEAD_LIMIT) -> tuple[dict[str, str], int] | None:
     """The variables that `buffer` begins with, as latin-1 text, and the packet's size; None if it is not complete.
 
+    They may have `limit` bytes.
+
     Raises:
-        ProtocolError: 400, modifier1 is not 0, or a size points outside the packet.
+        ProtocolError: 400, modifier1 is not 0, or a size points outside the packet; 431, it is too large.
     """
     if not buffer:
         return None
@@ -25,7 +28,10 @@ def variables(buffer: bytes) -> tuple[dict[str, str], int] | None:
         raise ProtocolError(400, f"uwsgi modifier1 {buffer[0]}; only 0, a WSGI request, is served")
     if len(buffer) < HEADER:
         return None
-    end = HEADER + (buffer[1] | buffer[2] << 8)
+    size = buffer[1] | buffer[2] << 8
+    if size > limit:
+        raise ProtocolError(431, f"a head over {limit} bytes (--max-head)")
+    end = HEADER + size
     if len(buffer) < end:
         return None
     try:

@@ -42,6 +42,7 @@ from .state import RECENT, REQUESTS
 from .static import Static
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from .access import Access
@@ -94,12 +95,15 @@ class Worker:
         self._shared = shared
         self._listeners = {each.socket.fileno(): each for each in listeners}
         self._origins = {fd: _origin(each, settings) for fd, each in self._listeners.items()}
+        self._believing = Origin(trusted=True, multithread=settings.threads > 1, multiprocess=settings.workers > 1)
         self._only = {fd: _only(each, settings) for fd, each in self._listeners.items()}
         self._service = Service(
             _no_app,
             shared.tally.progress,
             [None] * settings.threads,
             max_body=settings.max_body,
+            max_head=settings.max_head,
+            head_within=settings.head_within,
             access=shared.access,
             tally=shared.tally if settings.state or settings.max_requests else None,
         )
@@ -230,7 +234,14 @@ class Worker:
             if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
                 time.sleep(NO_DESCRIPTORS_PAUSE)  # it stays in the queue; a request that ends makes room
             return None
-        return Connection(sock, peer, self._origins[fd], self._service, self._only[fd])
+        return self._connection(sock, peer, fd)
+
+    def _connection(self, sock: socket.socket, peer: object, fd: int) -> Connection:
+        """What was accepted from a listening socket."""
+        origin = self._origins[fd]
+        if isinstance(peer, tuple) and peer[0] in self._settings.forwarded_from:
+            origin = self._believing
+        return Connection(sock, peer, origin, self._service, self._only[fd])
 
     def _advance(self, connection: Connection, index: int) -> None:
         stays = False
@@ -350,7 +361,7 @@ class Worker:
                     if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
                         return
                     continue
-                self._wait_for(Connection(sock, peer, self._origins[fd], self._service, self._only[fd]))
+                self._wait_for(self._connection(sock, peer, fd))
         del self._listeners[fd]
         with contextlib.suppress(OSError):
             self._epoll.unregister(fd)
@@ -360,7 +371,7 @@ class Worker:
 def _origin(listener: Listener, settings: Settings) -> Origin:
     several = settings.threads > 1, settings.workers > 1
     if listener.unix:
-        return Origin(trusted=True, multithread=several[0], multiprocess=several[1])
+        return Origin(trusted=_private(listener, settings), multithread=several[0], multiprocess=several[1])
     host, port = listener.socket.getsockname()[:2]
     return Origin(trusted=False, name=host, port=str(port), multithread=several[0], multiprocess=several[1])
 
@@ -369,7 +380,12 @@ def _only(listener: Listener, settings: Settings) -> Protocol | None:
     """The protocol that a listening socket takes; None to tell by the first byte."""
     if settings.protocol != "auto":
         return Protocol(settings.protocol)
-    return None if listener.unix else Protocol.HTTP
+    return None if _private(listener, settings) else Protocol.HTTP
+
+
+def _private(listener: Listener, settings: Settings) -> bool:
+    """Whether all that can connect may be believed as the web server is."""
+    return listener.unix and (not listener.open_to_all or settings.forwarded_from.unix)
 
 
 def _ignore(number: int, frame: object) -> None:

@@ -42,6 +42,8 @@ def test_socket_mode_is_octal(text: str, mode: int) -> None:
             for mode in ("777", "666", "662", "601", "604", "060", "400", "2660", "8", "", "u+w")
         ),
         *(["--max-body", size] for size in ("-1", "1m", "")),
+        *(["--max-head", size] for size in ("0", "1023", "1048577", "64k", "")),
+        *(["--head-within", seconds] for seconds in ("0", "-1", "nan", "")),
         *(["--max-memory", size] for size in ("-1", "1t", "", "m", "1.5g")),
         *(["--max-requests", number] for number in ("-1", "x", "")),
         *(["--workers", number] for number in ("0", "-1", "1.5", "")),
@@ -49,6 +51,7 @@ def test_socket_mode_is_octal(text: str, mode: int) -> None:
         ["--access-format", "apache"],
         *(["--static", text] for text in ("", "/static", "/static=", "static=x", "=x", "/=x", "//=x", "/a//b=x")),
         *(["--static", text] for text in ("/../a=x", "/a/.=x")),
+        *(["--forwarded-from", text] for text in ("", "localhost", "10.0.0.1/8", "10.0.0.0/33", "*")),
     ],
 )
 def test_nonsense_is_refused_by_name(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

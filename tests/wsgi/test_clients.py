@@ -119,6 +119,23 @@ def test_body_over_the_limit_is_413(launch: Callable[..., Server], protocol: str
     assert "a body of 1001 bytes, over 1000 (--max-body)" in server.log
 
 
+@pytest.mark.parametrize("protocol", ["http", "uwsgi", "fastcgi", "scgi"])
+def test_head_over_the_limit_is_431_and_the_setting_is_named(launch: Callable[..., Server], protocol: str) -> None:
+    server = launch("wsgi_odd:app", "--max-head", "2000")
+    for size, status in ((500, b" 200 "), (2001, b" 431 ")):
+        data = server.raw(request(protocol, f"/?{'x' * size}"))
+        assert status in data.partition(b"\r\n")[0], size
+    assert "refused a request with 431: a head over 2000 bytes (--max-head)" in server.log
+    assert server.raw(b"GET /" + b"x" * 2000).startswith(b"HTTP/1.1 414 ")
+
+
+def test_head_that_is_not_complete_in_time_is_408_and_the_setting_is_named(launch: Callable[..., Server]) -> None:
+    server = launch("wsgi_odd:app", "--head-within", "0.1")
+    assert server.raw(b"GET / HTTP/1.1\r\nHo").startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+    assert "refused a request with 408: the head took longer than 0.1 s (--head-within)" in server.log
+    assert server.get("/")[1] == b"hello\n"
+
+
 def test_nothing_is_continued_that_is_too_large(launch: Callable[..., Server]) -> None:
     server = launch("wsgi_odd:app", "--max-body", "2")
     data = server.raw(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n", end=True)
