@@ -152,6 +152,19 @@ def nginx_has_the_module(config: Config, facts: Facts, plan: Plan) -> Iterable[P
             )
 
 
+def preloading_is_looked_after(config: Config, _: Facts, __: Plan) -> Iterable[Problem]:
+    """A thread or a connection that the app has made as it was loaded is not there, or shared, in a forked worker."""
+    for app in config.apps.values():
+        if app.server.preload and not APP_SERVERS[app.server.engine].PRELOADS:
+            able = [name for name, each in APP_SERVERS.items() if each.PRELOADS]
+            yield Problem(
+                "preloading-is-looked-after",
+                f"[server] preload: the app server {app.server.engine} forks without a look at what that breaks;"
+                " and what watches its requests for stackctl begins as the app is loaded, so no worker would have it",
+                f"Use engine = {' or '.join(map(repr, able))}, or leave preload out.",
+            )
+
+
 def stopping_outlasts_requests(config: Config, facts: Facts, _: Plan) -> Iterable[Problem]:
     """A request may take `timeout`, and the web server waits a little longer; who stops, longer."""
     for app in limits(config, facts).apps.values():
@@ -409,6 +422,7 @@ RULES: tuple[Rule, ...] = (
     app_server_is_here,
     web_server_speaks_the_protocol,
     nginx_has_the_module,
+    preloading_is_looked_after,
     stopping_outlasts_requests,
     heads_fit_the_hop,
     app_decides_on_bodies,

@@ -26,6 +26,8 @@ class AppServer(Protocol):
     """Whether it keeps a connection for the next request, over HTTP."""
     FACES_CLIENTS: bool
     """Whether it can take the public sockets itself, where there is no web server."""
+    PRELOADS: bool
+    """Whether it can load the app once for all its workers, and looks first for what would not survive the fork."""
     MISREADS: tuple[str, ...]
     """What it takes for something else in a path on its command line."""
     STOP_SIGNAL: str

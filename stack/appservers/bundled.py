@@ -14,6 +14,7 @@ INSTALL = ""
 PROTOCOLS: tuple[str, ...] = ("uwsgi", "http", "fastcgi", "scgi")
 KEEPS_ALIVE = True
 FACES_CLIENTS = True
+PRELOADS = True
 MISREADS: tuple[str, ...] = ()
 STOP_SIGNAL = "TERM"
 STOP_WORD = ""
@@ -27,6 +28,8 @@ ENFORCES: Mapping[str, str] = {
     "backlog": "--backlog",
     "max_body": "--max-body",
 }
+
+PRELOADING: Mapping[bool | str, tuple[str, ...]] = {False: (), True: ("--preload",), "anyway": ("--preload-anyway",)}
 
 # Run by path, not as a module: the project's interpreter need not have stackctl installed, and should not see what is.
 BOOTSTRAP = Path(stack.__file__).parent / "wsgi" / "bootstrap.py"
@@ -54,6 +57,7 @@ def argv(launch: Launch) -> tuple[str, ...]:
         *("--backlog", str(limits.backlog)),
         *("--timeout", f"{limits.timeout:g}"),
         *("--stop-within", f"{limits.drain:g}"),
+        *PRELOADING[launch.app.server.preload],
         *_facing_clients(launch),
     )
 

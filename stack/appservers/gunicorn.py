@@ -18,6 +18,7 @@ INSTALL = "gunicorn"
 PROTOCOLS: tuple[str, ...] = ("http",)
 KEEPS_ALIVE = False
 FACES_CLIENTS = False
+PRELOADS = False
 MISREADS: tuple[str, ...] = ()
 STOP_SIGNAL = "TERM"
 STOP_WORD = ""

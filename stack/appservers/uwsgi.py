@@ -19,6 +19,7 @@ INSTALL = "pyuwsgi"
 PROTOCOLS: tuple[str, ...] = ("uwsgi", "http")
 KEEPS_ALIVE = False
 FACES_CLIENTS = False
+PRELOADS = False
 # An environment variable, a file whose text is put there, and what parts a file from a section and a host from a port.
 MISREADS: tuple[str, ...] = ("$(", "@(", ":")
 STOP_SIGNAL = "TERM"

@@ -217,6 +217,11 @@ class Server(_Table):
     keep_previous: bool = Field(
         False, description="keep the generation before running, for `stackctl rollback`; costs its memory"
     )
+    preload: bool | Literal["anyway"] = Field(
+        False,
+        description="load the app once and fork: less memory; off, for connections and threads made on import do not"
+        " survive that: it is refused where there are any; anyway: even then",
+    )
     backlog: Annotated[int, Field(ge=1, le=65535)] | Literal["auto"] = Field(
         AUTO, description="connections that may wait; auto: 1024, or as many as the kernel holds"
     )

@@ -161,7 +161,7 @@ class Master:
         if found:
             what = f"{self._settings.app} has made while it was imported what cannot be shared: {', '.join(found)}"
             if not self._settings.preload_anyway:
-                log.line(f"--preload: {what}; make it on the first request, or go without --preload")
+                log.line(f"--preload: {what}; make it on the first request, or go without --preload ([server] preload)")
                 return False
             log.line(f"--preload-anyway: {what}")
         gc.collect()

@@ -319,6 +319,15 @@ def test_an_external_web_server_is_neither_run_nor_required(project: Path) -> No
     assert site_of(made) == site_of(planned(project))
 
 
+@pytest.mark.parametrize(
+    ("text", "flags"),
+    [("", set()), ("preload = true", {"--preload"}), ("preload = 'anyway'", {"--preload-anyway"})],
+)
+def test_app_is_preloaded_where_that_is_asked_for(project: Path, text: str, flags: set[str]) -> None:
+    argv = service(planned(project, f"[server]\n{text}\n"), "app").argv
+    assert {each for each in argv if each.startswith("--preload")} == flags
+
+
 def test_without_a_web_server_the_app_server_takes_the_public_sockets(project: Path) -> None:
     text = "[site]\nweb = 'none'\nlisten = [8000, '[::1]:8000']\nmax_body = '1k'\n"
     made = planned(project, text)

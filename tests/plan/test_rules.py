@@ -109,6 +109,16 @@ def test_backlog_is_real(tmp_path: Path) -> None:
     assert broken(config(tmp_path), somaxconn=1) == []
 
 
+@pytest.mark.parametrize("wanted", ["true", '"anyway"'])
+def test_preloading_is_looked_after(tmp_path: Path, wanted: str) -> None:
+    assert broken(config(tmp_path, f"[server]\npreload = {wanted}\n")) == []
+    server = ServerProgram("/x/gunicorn", "23.0")
+    text = f"[apps.a.server]\nengine = 'gunicorn'\n[apps.b]\n[site]\napp = 'a'\n[server]\npreload = {wanted}\n"
+    problem = one(broken(config(tmp_path, text), servers={"a": server, "b": None}), "preloading-is-looked-after")
+    assert "[server] preload: the app server gunicorn forks without a look" in problem.message
+    assert "Use engine = 'bundled'" in problem.hint
+
+
 def test_static_folders_exist(tmp_path: Path) -> None:
     gone = Static("/static", "/srv/gone", exists=False, sample="")
     found = one(broken(config(tmp_path), statics={"site": (gone,)}), "static-folders-exist")
