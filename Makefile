@@ -56,7 +56,7 @@ startup: $(VENV)/.dev ## how long --help and nginx-conf take over a bare interpr
 	$(BIN)/python tests/startup.py
 
 packages: # what the tests need of Debian, if we may install it; the service is not started
-	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then sh deploy/packages.sh nginx $$(command -v cc >/dev/null || echo gcc libc6-dev); fi
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then sh deploy/packages.sh nginx apache2 curl $$(command -v cc >/dev/null || echo gcc libc6-dev); fi
 
 clean: ## what was installed or made here
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache deploy/example/.stackctl

@@ -9,7 +9,8 @@ address is 127.0.0.1.
 Over the other protocols the web server has the last word on the path, for it knows its rewrites and prefixes: PATH_INFO
 is used as sent. nginx's `$document_uri` has repeated slashes merged and dots resolved; who wants the path as the client
 wrote it sends no PATH_INFO, and it is derived from REQUEST_URI. A PATH_INFO that still has the whole path though
-SCRIPT_NAME is sent has the prefix taken off.
+SCRIPT_NAME is sent has the prefix taken off. Apache's mod_proxy_fcgi and mod_proxy_scgi send the whole path as
+SCRIPT_NAME and no PATH_INFO; by their SCRIPT_FILENAME they are known, and where the app is mounted.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 Environ = dict[str, Any]
 
 UNTOLD = "127.0.0.1"
+APACHE = "proxy:"  # and then the URL that it has made of the request's, as in proxy:fcgi://localhost/path
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,8 @@ def of_variables(found: dict[str, str], origin: Origin) -> Environ:
     whole = unquote(raw_path, "latin-1")
     path = found.get("PATH_INFO")
     prefix = found.get("SCRIPT_NAME", "").rstrip("/")
+    if path is None and prefix and found.get("SCRIPT_FILENAME", "").startswith(APACHE):
+        prefix = _mount(prefix, found["SCRIPT_FILENAME"])
     environ["SCRIPT_NAME"] = prefix
     if path is None or path == whole:
         path = whole
@@ -120,6 +124,15 @@ def of_variables(found: dict[str, str], origin: Origin) -> Environ:
     if not environ["SERVER_NAME"] or not environ.get("SERVER_PORT"):
         _name_from_host(environ)
     return environ
+
+
+def _mount(path: str, filename: str) -> str:
+    """Where the app is mounted: `path`, which Apache has been asked for, less what it asks of us; no last slashes."""
+    asked = f"/{unquote(filename, 'latin-1').partition('://')[2].partition('/')[2]}".rstrip("/")
+    for each in (path, unquote(path, "latin-1")):  # with AllowEncodedSlashes NoDecode it has left them encoded
+        if each.endswith(asked):
+            return each.removesuffix(asked)
+    return ""
 
 
 def request_line(environ: Environ) -> str:

@@ -192,6 +192,10 @@ def route_long(environ, start_response, argument):
     return plain(start_response, b"1234", headers=[("Content-Length", "10")])
 
 
+def route_redirect(environ, start_response, argument):
+    return plain(start_response, b"see there", status="303 See Other", headers=[("Location", argument)])
+
+
 def route_cookies(environ, start_response, argument):
     return plain(start_response, b"", headers=[("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"), ("Server", "own")])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import signal
 import socket
 import struct
@@ -161,6 +162,13 @@ def folder() -> Iterator[Path]:
 @pytest.fixture
 def launch(folder: Path) -> Iterator[Callable[..., Server]]:
     """Starts servers, each on a unix socket, and ends them."""
+    with launching(folder) as start:
+        yield start
+
+
+@contextlib.contextmanager
+def launching(folder: Path) -> Iterator[Callable[..., Server]]:
+    """The same, for fixtures that last longer than one test."""
     servers: list[Server] = []
 
     def start(app: str = "wsgi_odd:app", *arguments: str, ready: bool = True, **options: object) -> Server:
@@ -210,6 +218,15 @@ def gone(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def unused_port() -> int:
+    """A port below those that the kernel gives to clients."""
+    while True:
+        port = random.randint(20000, 32000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port
 
 
 @pytest.fixture

@@ -85,6 +85,11 @@ def test_server_name_and_port_from_host_on_a_unix_socket(host: str, name: str, p
     assert (environ["SERVER_NAME"], environ["SERVER_PORT"]) == (name, port)
 
 
+def apache(uri: str, script: str, asked: str) -> dict[str, str]:
+    """What its mod_proxy_fcgi and mod_proxy_scgi tell of a request's path, as it was seen of 2.4.71."""
+    return {"REQUEST_URI": uri, "SCRIPT_NAME": script, "SCRIPT_FILENAME": f"proxy:fcgi://localhost{asked}"}
+
+
 @pytest.mark.parametrize(
     ("variables", "script", "path"),
     [
@@ -97,6 +102,17 @@ def test_server_name_and_port_from_host_on_a_unix_socket(host: str, name: str, p
         ({"REQUEST_URI": "/pa", "SCRIPT_NAME": "/p"}, "/p", "/pa"),
         ({"REQUEST_URI": "/a", "SCRIPT_NAME": "/"}, "", "/a"),
         ({"PATH_INFO": "/only"}, "", "/only"),
+        (apache("/", "/", "/"), "", "/"),
+        (apache("/a//b", "/a/b", "/a/b"), "", "/a//b"),
+        (apache("/a%20b", "/a b", "/a%20b"), "", "/a b"),
+        (apache("/a%2Fb", "/a%2Fb", "/a%2Fb"), "", "/a/b"),
+        (apache("/a%2541", "/a%41", "/a%2541"), "", "/a%41"),
+        (apache("/p/a/", "/p/a/", "/a/"), "/p", "/a/"),
+        (apache("/p/", "/p/", "/"), "/p", "/"),
+        (apache("/p", "/p", ""), "/p", ""),
+        (apache("/p/p", "/p/p", "/p"), "/p", "/p"),
+        (apache("/rewritten", "/other", "/a"), "", "/rewritten"),
+        ({**apache("/p/a", "/p", "/a"), "PATH_INFO": "/a"}, "/p", "/a"),
     ],
 )
 def test_path_over_uwsgi(variables: dict[str, str], script: str, path: str) -> None:
