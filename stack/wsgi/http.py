@@ -232,10 +232,14 @@ class _Expected(Enum):
 
 
 class Chunked:
-    """Decodes a chunked body (RFC 9112 7.1). Trailer fields are checked and dropped; extensions are ignored."""
+    """Decodes a chunked body (RFC 9112 7.1). Trailer fields are checked and dropped; extensions are ignored.
+
+    What has arrived is gone through once, however small the chunks are: a client chooses their size.
+    """
 
     def __init__(self) -> None:
-        self.rest = b""  # what has arrived and is not decoded; once done, what follows the body
+        self._buffer = b""  # what has arrived; once done, what follows the body
+        self._at = 0  # how much of it is decoded
         self._expected = _Expected.SIZE
         self._left = 0
 
@@ -246,73 +250,95 @@ class Chunked:
 
     def receive(self, data: bytes) -> None:
         """Add what has arrived."""
-        self.rest += data
+        self._buffer = self._buffer[self._at :] + data
+        self._at = 0
 
     def leftover(self) -> bytes:
-        """What has arrived beyond the body."""
-        return self.rest
+        """What has arrived and is not decoded; once done, what is beyond the body."""
+        return self._buffer[self._at :]
 
     def piece(self) -> bytes | None:
-        """The next bytes of the body; b"" at its end; None if more has to arrive.
+        """The next bytes of the body, of all chunks that have arrived; b"" at its end; None if more has to arrive.
 
         Raises:
             ProtocolError: 400, it is not chunked as it should be.
         """
-        while True:
-            if self._expected is _Expected.NOTHING:
-                return b""
+        parts: list[bytes] = []
+        while not self.done:
             if self._expected is _Expected.DATA:
-                if not self.rest:
-                    return None
-                data = self.rest[: self._left]
-                self.rest = self.rest[self._left :]
+                data = self._buffer[self._at : self._at + self._left]
+                if not data:
+                    break
+                parts.append(data)
+                self._at += len(data)
                 self._left -= len(data)
                 if not self._left:
                     self._expected = _Expected.DATA_END
-                return data
-            if not self._step():
-                return None
+                continue
+            if self._expected is _Expected.SIZE:
+                self._take_whole(parts)
+            try:
+                if not self._step():
+                    break
+            except ProtocolError:
+                if not parts:
+                    raise
+                break  # what came before it comes first; the next call stands here again
+        return b"".join(parts) if parts or self.done else None
+
+    def _take_whole(self, parts: list[bytes]) -> None:
+        """Take the chunks that have arrived whole; the last one, and what is wrong, is left to the steps."""
+        buffer = self._buffer
+        while found := CHUNK_LINE.match(buffer, self._at, self._at + CHUNK_LINE_LIMIT):
+            start = found.end()
+            end = start + int(found[1], 16)
+            if start == end or buffer[end : end + 2] != b"\r\n":
+                return
+            parts.append(buffer[start:end])
+            self._at = end + 2
 
     def _step(self) -> bool:
         """Go past what stands between data; whether there was enough to do so."""
         if self._expected is _Expected.SIZE:
             return self._size()
         if self._expected is _Expected.DATA_END:
-            if not b"\r\n".startswith(self.rest[:2]):
+            end = self._buffer[self._at : self._at + 2]
+            if not b"\r\n".startswith(end):
                 raise ProtocolError(400, "a chunk longer than its size")
-            if len(self.rest) < 2:
+            if len(end) < 2:
                 return False
-            self.rest = self.rest[2:]
+            self._at += 2
             self._expected = _Expected.SIZE
             return True
         return self._trailers()
 
     def _size(self) -> bool:
-        end = self.rest.find(b"\n", 0, CHUNK_LINE_LIMIT) + 1
+        end = self._buffer.find(b"\n", self._at, self._at + CHUNK_LINE_LIMIT) + 1
         if not end:
-            if len(self.rest) >= CHUNK_LINE_LIMIT:
+            if len(self._buffer) - self._at >= CHUNK_LINE_LIMIT:
                 raise ProtocolError(400, "a chunk's size line is too long")
             return False
-        found = CHUNK_LINE.fullmatch(self.rest, 0, end)
+        found = CHUNK_LINE.fullmatch(self._buffer, self._at, end)
         if found is None:
             raise ProtocolError(400, "a malformed chunk size")
         self._left = int(found[1], 16)
-        self.rest = self.rest[end:]
+        self._at = end
         self._expected = _Expected.DATA if self._left else _Expected.TRAILERS
         return True
 
     def _trailers(self) -> bool:
         """RFC 9112 7.1.2: *( field-line CRLF ) CRLF."""
-        if self.rest.startswith(b"\r\n"):
-            self.rest = self.rest[2:]
+        start = self._at
+        if self._buffer.startswith(b"\r\n", start):
+            self._at += 2
             self._expected = _Expected.NOTHING
             return True
-        end = self.rest.find(b"\r\n\r\n", 0, TRAILER_LIMIT)
+        end = self._buffer.find(b"\r\n\r\n", start, start + TRAILER_LIMIT)
         if end < 0:
-            if len(self.rest) >= TRAILER_LIMIT or BARE.search(self.rest):
+            if len(self._buffer) - start >= TRAILER_LIMIT or BARE.search(self._buffer, start):
                 raise ProtocolError(400, "malformed trailer fields")
             return False
-        _fields(self.rest[: end + 2].decode("latin-1"))
-        self.rest = self.rest[end + 4 :]
+        _fields(self._buffer[start : end + 2].decode("latin-1"))
+        self._at = end + 4
         self._expected = _Expected.NOTHING
         return True

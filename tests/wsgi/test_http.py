@@ -84,7 +84,7 @@ def test_what_follows_is_left_alone() -> None:
     assert found.size == 18
     chunked = Chunked()
     chunked.receive(b"1\r\na\r\n0\r\n\r\nGET /next")
-    assert (chunked.piece(), chunked.piece(), chunked.done, chunked.rest) == (b"a", b"", True, b"GET /next")
+    assert (chunked.piece(), chunked.piece(), chunked.done, chunked.leftover()) == (b"a", b"", True, b"GET /next")
 
 
 @pytest.mark.parametrize(
@@ -99,6 +99,24 @@ def test_limits(data: bytes, status: int) -> None:
     with pytest.raises(ProtocolError) as caught:
         head(data)
     assert caught.value.status == status
+
+
+def test_chunks_that_have_arrived_are_one_piece_however_small_they_are() -> None:
+    """Each would be a pass through all that has arrived, and a client chooses their size."""
+    chunked = Chunked()
+    chunked.receive(b"1\r\nx\r\n" * 10_000 + b"2;a=b\r\nyz\r\n3\r\nla")
+    assert (chunked.piece(), chunked.piece()) == (b"x" * 10_000 + b"yzla", None)
+    chunked.receive(b"s\r")
+    assert (chunked.piece(), chunked.piece()) == (b"s", None)
+
+
+def test_what_comes_before_a_broken_chunk_is_given_first() -> None:
+    chunked = Chunked()
+    chunked.receive(b"1\r\nx\r\n1\r\ny\r\nz\r\n")
+    assert chunked.piece() == b"xy"
+    for _ in range(2):
+        with pytest.raises(ProtocolError):
+            chunked.piece()
 
 
 def test_chunk_lines_are_limited() -> None:
