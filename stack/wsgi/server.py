@@ -16,7 +16,7 @@ from .state import Teller
 
 __all__ = ["main"]
 
-CANNOT_BIND = 1
+CANNOT_OPEN = 3  # exit code: a socket or a log; as of an app that cannot be loaded, it is for the caller to change
 
 
 def main(arguments: list[str]) -> int:
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
         access = Access(wanted.access_log, wanted.access_format) if wanted.access_log else None
     except OSError as error:
         log.line(f"cannot open the log {error.filename}: {error.strerror}")
-        return CANNOT_BIND
+        return CANNOT_OPEN
     backlog = backlog_most(wanted.backlog)
     if backlog < wanted.backlog:
         log.line(f"--backlog {wanted.backlog}: the kernel allows {backlog} (net.core.somaxconn)")
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
         for listener in listeners:
             remove(listener)
         log.line(str(error))
-        return CANNOT_BIND
+        return CANNOT_OPEN
     for listener in listeners:
         if listener.unix and listener.open_to_all and not wanted.forwarded_from.unix:
             log.line(

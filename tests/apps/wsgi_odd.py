@@ -221,6 +221,35 @@ def route_memory(environ, start_response, argument):
     return environ["wsgi.file_wrapper"](io.BytesIO(b"0123456789" * 20_000))
 
 
+class NotesItsEnd:
+    """A file that writes down its close()."""
+
+    record = ""
+
+    def close(self):
+        if not self.closed:
+            with Path(self.record).open("a") as record:
+                record.write("closed\n")
+        super().close()
+
+
+class RealFile(NotesItsEnd, io.FileIO):
+    pass
+
+
+class FileLike(NotesItsEnd, io.BytesIO):
+    pass
+
+
+def route_closingfile(environ, start_response, argument):
+    kind, _, record = argument.partition(",")
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    Path(f"{record}.data").write_bytes(b"of a file")
+    file = RealFile(f"{record}.data") if kind == "real" else FileLike(b"of a file")
+    file.record = record
+    return environ["wsgi.file_wrapper"](file)
+
+
 def route_closing(environ, start_response, argument):
     kind, _, record = argument.partition(",")
     start_response("200 OK", [("Content-Type", "text/plain")])

@@ -218,6 +218,6 @@ def test_pipe_that_nobody_reads_costs_lines_and_no_request(launch: Callable[...,
 @pytest.mark.e2e
 def test_log_that_cannot_be_opened_is_named(launch: Callable[..., Server], folder: Path) -> None:
     server = launch("wsgi_odd:app", "--access-log", f"{folder}/none/access", ready=False, stdout=subprocess.DEVNULL)
-    assert server.process.wait() == 1
+    assert server.process.wait() == 3
     assert f"cannot open the log {folder}/none/access: No such file or directory" in server.log
     assert not server.path.exists()

@@ -63,6 +63,15 @@ def test_environ_has_what_pep_3333_wants(server: Server, protocol: str) -> None:
         assert environ["PATH_INFO"] == "/environ/Ã¤/b;c//d"
 
 
+@pytest.mark.parametrize(("workers", "threads"), [(1, 1), (1, 2), (2, 1)])
+def test_environ_tells_how_the_app_is_run(launch: Callable[..., Server], workers: int, threads: int) -> None:
+    server = launch("wsgi_odd:app", "--workers", str(workers), "--threads", str(threads))
+    for protocol in PROTOCOLS:
+        environ = ast.literal_eval(ask(server, protocol, "/environ")[2].decode())[1]
+        shown = [environ[f"wsgi.{each}"] for each in ("multiprocess", "multithread", "run_once")]
+        assert shown == [workers > 1, threads > 1, False]
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("path", FAILING)
 def test_failure_before_output_is_one_500_and_the_process_goes_on(server: Server, protocol: str, path: str) -> None:
@@ -169,6 +178,20 @@ def test_close_is_called_once(server: Server, folder: Path, kind: str, method: s
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("kind", ["real", "like"])
+def test_file_of_the_file_wrapper_is_closed_once(
+    server: Server, folder: Path, protocol: str, method: str, kind: str
+) -> None:
+    record = folder / "record"
+    body = ask(server, protocol, f"/closingfile?{kind},{record}", method=method)[2]
+    assert body == (b"" if method == "HEAD" else b"of a file")
+    wait_until(record.exists, "close() was called")
+    server.get("/")
+    assert record.read_text() == "closed\n"
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_close_is_called_once_when_the_client_goes(server: Server, folder: Path, protocol: str) -> None:
     record = folder / "record"
     path = f"/closing?endless,{record}"
@@ -214,6 +237,16 @@ def test_chunked_body(server: Server) -> None:
     first, second = data.split(b"HTTP/1.1 200 OK")[1:]
     assert first.endswith(repr([b"fir", b"st\n", b"second\n"]).encode())
     assert second.rpartition(b"\n")[2].isdigit()
+
+
+def test_chunked_body_has_no_length_and_an_end_of_its_own(server: Server) -> None:
+    data = server.raw(
+        b"POST /environ HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"3\r\nabc\r\n0\r\n\r\n"
+    )
+    environ = ast.literal_eval(data.partition(b"\r\n\r\n")[2].decode())[1]
+    assert environ["wsgi.input_terminated"] is True
+    assert "CONTENT_LENGTH" not in environ
 
 
 def test_broken_chunks_are_an_error_in_the_app(server: Server) -> None:

@@ -230,9 +230,18 @@ def test_client_is_waited_for_no_longer_than_its_bytes_earn(monkeypatch: pytest.
 
 
 def test_client_that_does_not_take_its_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[object] = []
+
+    class Large:
+        def __iter__(self) -> Iterator[bytes]:
+            return iter([b"x" * 1_000_000] * 9)
+
+        def close(self) -> None:
+            closed.append(self)
+
     def large(_: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
         start_response("200 OK", [])
-        return iter([b"x" * 1_000_000] * 9)
+        return Large()
 
     monkeypatch.setattr(connections, "STALL", 0.0)
     near, far = socket.socketpair()
@@ -242,6 +251,7 @@ def test_client_that_does_not_take_its_answer_is_given_up(monkeypatch: pytest.Mo
         far.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert not client.advance(0)
         assert service.progress[0] == 0.0
+    assert len(closed) == 1, "the app's iterable is closed, once"
 
 
 def test_expiry_waits_for_nobody(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,19 +47,19 @@ def test_usage_is_2(arguments: list[str]) -> None:
     assert run(*arguments).returncode == 2
 
 
-def test_taken_port_is_1_with_address_and_reason() -> None:
+def test_taken_port_is_3_with_address_and_reason() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         where = f"127.0.0.1:{taken.getsockname()[1]}"
         done = run("wsgi_odd:app", "--bind", where)
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert f"cannot bind {where}: Address already in use" in done.stderr
 
 
 def test_socket_in_use_is_left_alone(server: Server) -> None:
     done = run("wsgi_odd:app", "--bind", f"unix:{server.path}")
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert "something listens there already" in done.stderr
     assert server.get("/")[0].status == 200
 

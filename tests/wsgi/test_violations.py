@@ -37,6 +37,7 @@ CASES = {
     "pieces": ("start_response('200 OK', []); return iter([None])", "a piece of it is NoneType"),
     "write": ("start_response('200 OK', [])('text'); return []", "a piece of it is str"),
     "never": ("return [b'']", "start_response was not called before the body"),
+    "generator": ("yield b'early'; start_response('200 OK', [])", "start_response was not called before the body"),
     "twice": (
         "start_response('200 OK', []); start_response('200 OK', []); return []",
         "start_response was called a second time without exc_info",
