@@ -17,7 +17,7 @@ from stack.appservers import APP_SERVERS
 from stack.config import AUTO, Config
 from stack.desired import Plan
 from stack.errors import ConfigError, MissingProgramError, StackError
-from stack.facts import Facts
+from stack.facts import Facts, Static
 from stack.limits import DRAIN_AFTER, longest_line
 from stack.plan import limits
 from stack.webservers import DIRECT, EXTERNAL, PRIVATE, WEB_SERVERS
@@ -252,7 +252,7 @@ def static_folders_exist(_: Config, facts: Facts, __: Plan) -> Iterable[Problem]
             if not static.exists:
                 yield Problem(
                     "static-folders-exist",
-                    f"[{site}] static: {static.url} is {static.folder}, which is not a directory",
+                    f"[{site}] {_key(static)}: {static.url} is {static.folder}, which is not a directory",
                     "Create it, or correct the path in stack.toml (relative to the project).",
                 )
 
@@ -264,10 +264,30 @@ def web_server_can_read_static_files(_: Config, facts: Facts, __: Plan) -> Itera
             if static.hindrance:
                 yield Problem(
                     "web-server-can-read-static-files",
-                    f"[{site}] static: the web server cannot read {static.folder}: {static.hindrance}",
-                    "Every directory on the way needs x for it, every file r; or keep them elsewhere: [site] static.",
+                    f"[{site}] {_key(static)}: the web server cannot read {static.folder}: {static.hindrance}",
+                    "Every directory on the way needs x for it, every file r; or keep them elsewhere:"
+                    f" [site] {_key(static)}.",
                     None,
                 )
+
+
+def folders_are_public_or_private(_: Config, facts: Facts, __: Plan) -> Iterable[Problem]:
+    """Nginx has one location for a path; and what is public under another path is not the app's to hand out."""
+    for site, statics in facts.statics.items():
+        for one, other in itertools.product(statics, statics):
+            same = one.url.rstrip("/") == other.url.rstrip("/") or one.folder == other.folder
+            if one.private and not other.private and same:
+                yield Problem(
+                    "folders-are-public-or-private",
+                    f"[{site}] private: {one.url} is {one.folder}, and [{site}] static has {other.url} for"
+                    f" {other.folder}: it would be everybody's",
+                    "Give it a path and a folder of its own.",
+                )
+
+
+def _key(static: Static) -> str:
+    """Where the folder stands in the config."""
+    return "private" if static.private else "static"
 
 
 def our_directories_are_open(_: Config, facts: Facts, __: Plan) -> Iterable[Problem]:
@@ -431,6 +451,7 @@ RULES: tuple[Rule, ...] = (
     nginx_finds_the_site,
     static_folders_exist,
     web_server_can_read_static_files,
+    folders_are_public_or_private,
     our_directories_are_open,
     sockets_have_short_paths,
     root_lends_no_hand,

@@ -263,6 +263,9 @@ class Site(_Table):
     static: Folders | Literal["auto"] = Field(
         AUTO, description="URL path = folder, served by nginx; auto: the Flask app's own static folder"
     )
+    private: Folders = Field(
+        {}, description="URL path = folder whose files only the app hands out, by X-Accel-Redirect; nginx sends them"
+    )
     max_body: Size | Literal["auto"] = Field(
         AUTO, description="largest upload; auto: 32m, and 1m more than the app's MAX_CONTENT_LENGTH"
     )

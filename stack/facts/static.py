@@ -1,4 +1,4 @@
-"""Which folders a site serves by itself, and a file in each to try it with."""
+"""Which folders a site serves by itself, and a file in each public one to try it with."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Static:
     """A URL path and the folder behind it.
 
     `sample` is the URL path of a file in it, quoted; "" if there is none. `hindrance` is what keeps the web server from
-    it, in words; "" if nothing does.
+    it, in words; "" if nothing does. A `private` one is served where the app tells the web server so; no sample.
     """
 
     url: str
@@ -33,13 +33,15 @@ class Static:
     exists: bool
     sample: str
     hindrance: str = ""
+    private: bool = False
 
 
 def find_statics(config: Config, apps: Mapping[str, AppFacts], reader: Identity) -> dict[str, tuple[Static, ...]]:
     """By the site's name: what the config says, or the app's own static folder; `reader` is the web server's user."""
     return {
-        name: tuple(
-            _looked_at(url, folder, reader) for url, folder in _folders(config, site, apps[config.app_of(site)]).items()
+        name: (
+            *(_looked_at(*each, reader) for each in _folders(config, site, apps[config.app_of(site)]).items()),
+            *(_private(url, config.path(folder), reader) for url, folder in site.private.items()),
         )
         for name, site in config.sites.items()
     }
@@ -49,6 +51,11 @@ def _folders(config: Config, site: Site, app: AppFacts) -> dict[str, str]:
     if site.static == AUTO:
         return {app.static_url: app.static_folder} if app.static_url else {}
     return {url: os.path.normpath(Path(config.project, folder)) for url, folder in site.static.items()}
+
+
+def _private(url: str, path: Path, reader: Identity) -> Static:
+    folder, exists = os.path.normpath(path), path.is_dir()
+    return Static(url, folder, exists, "", hindrance(folder, reader) if exists else "", private=True)
 
 
 def _looked_at(url: str, folder: str, reader: Identity) -> Static:

@@ -126,12 +126,13 @@ class Watched:
         there = [each for each in dict.fromkeys(places) if each.is_dir()]
         directories = tuple(each for each in there if not any(up in there for up in each.parents))
         statics = [each.static for each in config.sites.values()]
+        folders = [each for each in (*statics, *(each.private for each in config.sites.values())) if each != AUTO]
         return cls(
             directories=directories,
             files=tuple(_normal(config.path(each.env_file)) for each in config.apps.values() if each.env_file),
             ignored=(
                 _normal(config.state_dir),
-                *(_normal(config.path(folder)) for each in statics if each != AUTO for folder in each.values()),
+                *(_normal(config.path(folder)) for each in folders for folder in each.values()),
             ),
             ignored_names=frozenset(NOT_OURS | ({STATIC} if AUTO in statics else set())),
         )

@@ -128,7 +128,7 @@ def _launch(config: Config, facts: Facts, limits: Limits, name: str) -> Launch:
         limits=limits.apps[name],
         socket_mode=0o660 if facts.web_group else 0o600,
         public=len(_public(config, name)),
-        statics=tuple(dict.fromkeys(static for key in sites for static in facts.statics[key])),
+        statics=tuple(dict.fromkeys(each for key in sites for each in facts.statics[key] if not each.private)),
     )
 
 

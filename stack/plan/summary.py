@@ -27,7 +27,8 @@ def summary(config: Config, facts: Facts) -> Iterable[tuple[str, str]]:
         yield "capacity", f"{count} workers x {threads} threads: {count * threads} requests at once"
         for static in facts.statics[key]:
             by = {PRIVATE: "nginx", EXTERNAL: "nginx"}.get(site.web, "the app server")
-            yield "static", f"{static.url}/ from {_short(static.folder, config)}, served by {by}"
+            if not static.private:
+                yield "static", f"{static.url}/ from {_short(static.folder, config)}, served by {by}"
     if any(site.web == EXTERNAL for site in config.sites.values()):
         yield "nginx", "not ours: `stackctl nginx-conf` prints the site for it"
     yield "files", f"{_short(str(config.state_dir), config)} in {config.project}"

@@ -29,6 +29,7 @@ LINE = re.compile(r"(?P<off># )?(?P<key>[a-z_]+) = (?P<rest>.+)")
 ON_PURPOSE = {  # what this one project sets
     ("app", "target"),
     ("app", "health"),
+    ("site", "private"),
     ("smoke", "path"),
     ("smoke", "header"),
     ("smoke", "text"),

@@ -37,14 +37,28 @@ def test_visitor_gets_every_page_as_it_should_be(example: Project) -> None:
     assert facts["scheme"] == "http"
     assert facts["multiprocess"]
 
-    download = example.get("/download")
-    assert download.status == 200
-    assert len(download.body) == 1_000_000
-    assert download.headers["Content-Length"] == "1000000"
-
     nowhere = example.get("/nowhere")
     assert nowhere.status == 404
     assert "</html>" in nowhere.text
+
+
+@pytest.mark.parametrize(
+    ("web", "way"), [("nginx", "uwsgi"), ("nginx", "http"), ("nginx", "fastcgi"), ("nginx", "scgi"), ("none", "http")]
+)
+def test_private_file_comes_only_by_the_app_and_from_nginx_if_there_is_one(
+    example: Project, web: str, way: str
+) -> None:
+    example.up("--set", f"site.web={web}", "--set", f"server.protocol={way}", "--workers", "1")
+    data = (example.directory / "files" / "four-letters.txt").read_bytes()
+    found = example.get("/download", **{"X-Accel-Private": "/private"} if web == "nginx" else {})
+    assert (found.status, found.body) == (200, data)
+    assert ("ETag" in found.headers and bool(re.fullmatch(NGINX_ETAG, found.headers["ETag"]))) is (web == "nginx")
+    assert found.headers["Content-Type"].startswith("text/plain")
+    assert found.headers["Content-Disposition"] == "attachment; filename=four-letters.txt"
+    assert "X-Accel-Redirect" not in found.headers
+    assert example.get("/private/four-letters.txt").status == 404
+    part = example.get("/download", Range="bytes=5-11")
+    assert (part.status, part.body) == (206, b"letters")
 
 
 def test_static_files_come_from_nginx_alone(example: Project) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os.path
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def facts(found: Config, variant: Variant) -> Facts:
         nginx=variant.nginx,
         nginx_looked=("PATH",),
         apps={name: app(module, expression, variant) for name, (module, expression) in variant.apps.items()},
-        statics={name: statics(site.static) for name, site in found.sites.items()},
+        statics={name: (*statics(site.static), *private(site.private)) for name, site in found.sites.items()},
         servers=dict.fromkeys(variant.apps, variant.server),
     )
 
@@ -100,6 +100,11 @@ def statics(configured: Mapping[str, str] | str) -> tuple[Static, ...]:
         Static(url, os.path.normpath(Path(PROJECT, folder)), exists=True, sample=f"{url}/a.css")
         for url, folder in folders.items()
     )
+
+
+def private(configured: Mapping[str, str]) -> Iterator[Static]:
+    for url, folder in configured.items():
+        yield Static(url, os.path.normpath(Path(PROJECT, folder)), exists=True, sample="", private=True)
 
 
 def planned(name: str, *overrides: Override) -> Plan:

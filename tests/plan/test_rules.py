@@ -125,6 +125,21 @@ def test_static_folders_exist(tmp_path: Path) -> None:
     assert "/static is /srv/gone, which is not a directory" in found.message
 
 
+def test_folders_are_public_or_private(tmp_path: Path) -> None:
+    public = Static("/static", "/srv/files", exists=True, sample="")
+    for url, folder in (("/private", "/srv/files"), ("/static/", "/srv/others")):
+        private = Static(url, folder, exists=True, sample="", private=True)
+        found = one(broken(config(tmp_path), statics={"site": (public, private)}), "folders-are-public-or-private")
+        assert f"private: {url} is {folder}, and [site] static has /static" in found.message
+    apart = Static("/private", "/srv/private", exists=True, sample="", private=True)
+    assert broken(config(tmp_path), statics={"site": (public, apart)}) == []
+    gone = Static("/private", "/srv/gone", exists=False, sample="", private=True)
+    assert (
+        "[site] private: /private"
+        in one(broken(config(tmp_path), statics={"site": (gone,)}), "static-folders-exist").message
+    )
+
+
 def test_sockets_have_short_paths(tmp_path: Path) -> None:
     found = config(tmp_path)
     room = 107 - len("/sockets/app.g1000000.sock")

@@ -119,7 +119,11 @@ def _site(site: Site, app: dict[str, Any]) -> dict[str, Any]:
         "listen": listen,
         "server_names": site.server_names,
         "max_body": _size(site.max_body),
-        "statics": [{"url": each.url.rstrip("/"), "folder": each.folder.rstrip("/")} for each in site.statics],
+        "statics": [
+            {"url": each.url.rstrip("/"), "folder": each.folder.rstrip("/"), "private": each.private}
+            for each in site.statics
+        ],
+        "private": " ".join(each.url.rstrip("/") for each in site.statics if each.private),
         "app": app,
     }
 
