@@ -249,7 +249,7 @@ def test_more_variables_than_are_taken_are_told_to_the_client_over_scgi(front: P
     client = Client(front / "scgi.sock")
     client.request("GET", "/", headers={f"X-{each}": "x" * 30_000 for each in range(3)})
     response = client.getresponse()
-    assert (response.status, response.read()) == (431, b"a head over 65536 bytes\n")
+    assert (response.status, response.read()) == (431, b"a head over 65536 bytes (--max-head)\n")
     client.close()
 
 
