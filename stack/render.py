@@ -57,7 +57,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {"nginx": nginx_quoted, "python": python_quoted, "toml": toml_quoted, "seconds": seconds}
-    environment.filters["systemd"] = systemd_quoted
+    environment.filters |= {"systemd": systemd_quoted, "lua": lua_quoted}
     return environment
 
 
@@ -93,6 +93,12 @@ def systemd_quoted(text: str, dollar: str = "$") -> str:
 def python_quoted(value: str) -> str:
     """A string literal of Python."""
     return json.dumps(value, ensure_ascii=False) if value.isprintable() else ascii(value)
+
+
+def lua_quoted(value: str) -> str:
+    """A string of Lua, which knows bytes only."""
+    plain = (chr(each) if 32 <= each < 127 and each not in b'"\\' else f"\\{each:03d}" for each in value.encode())
+    return '"' + "".join(plain) + '"'
 
 
 def toml_quoted(value: str) -> str:

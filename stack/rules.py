@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from stack.appservers import APP_SERVERS
+from stack.appservers import APP_SERVERS, PEERS
 from stack.config import AUTO, Config
 from stack.desired import Plan
 from stack.errors import ConfigError, MissingProgramError, StackError
 from stack.facts import Facts, Static
 from stack.limits import DRAIN_AFTER, longest_line
-from stack.plan import limits
+from stack.plan import engine, limits
 from stack.webservers import DIRECT, EXTERNAL, PRIVATE, WEB_SERVERS
 from stack.webservers.nginx import private
 from stack.webservers.nginx.site import module
@@ -34,6 +34,7 @@ INSTALL = {
     "pacman": "pacman -S",
     "zypper": "zypper install",
 }
+PEER = "app-server-may-be-chosen"
 SOCKET_PATH_MOST = 107  # bytes: sun_path of unix(7), less its final zero
 
 
@@ -50,13 +51,13 @@ class Problem:
 Rule = Callable[[Config, Facts, Plan], Iterable[Problem]]
 
 
-def check(config: Config, facts: Facts, plan: Plan) -> list[Problem]:
-    """The warnings.
+def check(config: Config, facts: Facts, plan: Plan, *, with_peers: bool = False) -> list[Problem]:
+    """The warnings. `with_peers`: the stack is there to be measured, so its app server may be one that is no engine.
 
     Raises:
         StackError: the first error; the others are its detail.
     """
-    found = list(problems(config, facts, plan))
+    found = [each for each in problems(config, facts, plan) if not (with_peers and each.rule == PEER)]
     errors = [each for each in found if each.kind is not None]
     if errors:
         first, rest = errors[0], errors[1:]
@@ -101,10 +102,21 @@ def nginx_is_new_enough(config: Config, facts: Facts, _: Plan) -> Iterable[Probl
         )
 
 
+def app_server_may_be_chosen(config: Config, _: Facts, __: Plan) -> Iterable[Problem]:
+    """That a peer reloads without loss, and what it does under faults, is proven nowhere."""
+    for app in config.apps.values():
+        if app.server.engine in PEERS:
+            yield Problem(
+                PEER,
+                f"[server] engine = {app.server.engine!r}: stackctl only measures it, in `stackctl bench`",
+                f"To serve with, there is: {', '.join(APP_SERVERS)}.",
+            )
+
+
 def app_server_is_here(config: Config, facts: Facts, _: Plan) -> Iterable[Problem]:
     """It runs in the project's Python, so it is the project's to install."""
     for name, app in config.apps.items():
-        server = APP_SERVERS[app.server.engine]
+        server = engine(app)
         program = facts.servers.get(name)
         python = facts.apps[name].python.path
         fix = f"Install it there: {shlex.quote(python)} -m pip install {server.INSTALL}"
@@ -225,7 +237,7 @@ def app_server_reads_its_paths(config: Config, _: Facts, plan: Plan) -> Iterable
     for name, app in config.apps.items():
         service = plan.service(name)
         words = (*service.argv, service.link) if service else ()
-        for path, sign in itertools.product(words, APP_SERVERS[app.server.engine].MISREADS):
+        for path, sign in itertools.product(words, engine(app).MISREADS):
             if sign in path:
                 yield Problem(
                     "app-server-reads-its-paths",
@@ -370,7 +382,7 @@ def apps_share_a_user(_: Config, facts: Facts, __: Plan) -> Iterable[Problem]:
 def app_server_faces_clients(config: Config, _: Facts, __: Plan) -> Iterable[Problem]:
     """Without a web server, somebody must take the public sockets."""
     for app in config.apps.values():
-        if _is(config, DIRECT) and not APP_SERVERS[app.server.engine].FACES_CLIENTS:
+        if _is(config, DIRECT) and not engine(app).FACES_CLIENTS:
             able = [name for name, each in APP_SERVERS.items() if each.FACES_CLIENTS]
             yield Problem(
                 "app-server-faces-clients",
@@ -439,6 +451,7 @@ RULES: tuple[Rule, ...] = (
     external_web_server_finds_the_site,
     nginx_is_here,
     nginx_is_new_enough,
+    app_server_may_be_chosen,
     app_server_is_here,
     web_server_speaks_the_protocol,
     nginx_has_the_module,

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Protocol
 
-from stack.appservers import bundled, gunicorn, uwsgi
+from stack.appservers import bundled, granian, gunicorn, uwsgi, waitress
 from stack.appservers.launch import Launch
 from stack.desired import File
 
-__all__ = ["APP_SERVERS", "AppServer", "Launch"]
+__all__ = ["APP_SERVERS", "PEERS", "AppServer", "Launch"]
 
 
 class AppServer(Protocol):
@@ -55,3 +55,7 @@ class AppServer(Protocol):
 APP_SERVERS: MappingProxyType[str, AppServer] = MappingProxyType(
     {"bundled": bundled, "uwsgi": uwsgi, "gunicorn": gunicorn}
 )
+"""Those that `[server] engine` may name."""
+
+PEERS: MappingProxyType[str, AppServer] = MappingProxyType({"granian": granian, "waitress": waitress})
+"""Those that `stackctl bench` measures beside them. That they reload without loss is proven nowhere."""

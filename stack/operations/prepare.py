@@ -57,15 +57,15 @@ def prepare(project: Path, flags: Sequence[Override] = (), *, for_here: bool = T
     return prepare_loaded(load(project, flags), for_here=for_here)
 
 
-def prepare_loaded(loaded: Loaded, *, for_here: bool = True) -> Prepared:
-    """The same, from settings that are loaded already."""
+def prepare_loaded(loaded: Loaded, *, for_here: bool = True, with_peers: bool = False) -> Prepared:
+    """The same, from settings that are loaded already. `with_peers` as for `rules.check`."""
     facts = look(loaded.config, os.environ, meanwhile=_load_the_rest)
     from stack import rules
     from stack.plan import plan
 
     found = plan(loaded.config, facts, loaded.overrides)
     of = (loaded.config, facts, found)
-    warnings = rules.check(*of) if for_here else list(rules.problems(*of))
+    warnings = rules.check(*of, with_peers=with_peers) if for_here else list(rules.problems(*of))
     return Prepared(loaded, facts, found, tuple(warnings))
 
 

@@ -37,9 +37,13 @@ PATIENCE = 10.0  # seconds in which a stack that nobody asks anything of should 
 
 
 class Sandbox:
-    """`directory` is made, and removed with all that is in it. `with` in the main thread only."""
+    """`directory` is made, and removed with all that is in it. `with` in the main thread only.
 
-    def __init__(self) -> None:
+    `command` is what it is for: its name begins the directory's, and its settings come from there.
+    """
+
+    def __init__(self, command: str = "smoke") -> None:
+        self.command = command
         self.directory = Path()
         self._borrowed = ""
         self._held: list[socket.socket] = []
@@ -97,7 +101,7 @@ class Sandbox:
             runner.adopt_orphans()
             usual = tempfile.gettempdir()
             short = usual if len(os.fsencode(usual)) <= LONGEST else "/tmp"  # noqa: S108 - mkdtemp makes it ours alone
-            self.directory = Path(tempfile.mkdtemp(prefix="smoke-", dir=short))
+            self.directory = Path(tempfile.mkdtemp(prefix=f"{self.command}-", dir=short))
             if os.geteuid() == 0:
                 self.directory.chmod(0o711)  # the app's user must find its entry file and its socket
         except BaseException:
@@ -182,7 +186,7 @@ def overrides(sandbox: Sandbox, loaded: Loaded) -> Iterator[Override]:
     An nginx that somebody else runs knows nothing of the sandbox: one of our own stands for it, with the same site. But
     where its place is borrowed, the sites stay as they are, and only files and logs are put aside.
     """
-    origin = "stackctl smoke"
+    origin = f"stackctl {sandbox.command}"
     yield Override("stack.state_dir", json.dumps(str(sandbox.state_dir)), origin)
     if sandbox.has_borrowed:
         return

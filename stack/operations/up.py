@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from stack import files, interrupts
-from stack.config import Override
+from stack.config import Loaded, Override
 from stack.desired import Plan
 from stack.errors import StackError, UnhealthyError
 from stack.facts import runtime_dir
@@ -26,6 +26,7 @@ from stack.supervisor import notify, place
 __all__ = ["Say", "up_detached", "up_in_the_foreground"]
 
 Say = Callable[[Prepared], None]
+Prepare = Callable[[Loaded], Prepared]
 
 
 def up_in_the_foreground(project: Path, flags: Sequence[Override], say: Say, *, watched: bool = False) -> NoReturn:
@@ -56,20 +57,27 @@ def up_in_the_foreground(project: Path, flags: Sequence[Override], say: Say, *, 
 
 
 def up_detached(
-    project: Path, flags: Sequence[Override], say: Say, *, private: bool = False, watched: bool = False
+    project: Path,
+    flags: Sequence[Override],
+    say: Say,
+    *,
+    private: bool = False,
+    watched: bool = False,
+    prepare: Prepare = prepare_loaded,
 ) -> Plan:
     """Starts the supervisor in the background; returns once the site answers. From then on no signal undoes it.
 
     `watched` as for `up_in_the_foreground`. A service manager above us is told nothing: what it started is this
     command, not the stack.
 
-    A private stack is ours alone: commands in the project do not find it, and it ends when this process ends.
+    A private stack is ours alone: commands in the project do not find it, and it ends when this process ends. `prepare`
+    makes its plan.
 
     Raises:
         StackError: the stack cannot be started, or does not answer; nothing is left of it.
     """
     notify.taken(os.environ)
-    with _prepared(project, flags, private=private, watched=watched) as (prepared, lock, listeners):
+    with _prepared(project, flags, private=private, watched=watched, prepare=prepare) as (prepared, lock, listeners):
         say(prepared)
         reading, writing = os.pipe()
         argv = [*_command(prepared.plan, lock, listeners), "--report", str(writing)]
@@ -106,7 +114,12 @@ def up_detached(
 
 @contextlib.contextmanager
 def _prepared(
-    project: Path, flags: Sequence[Override], *, private: bool = False, watched: bool = False
+    project: Path,
+    flags: Sequence[Override],
+    *,
+    private: bool = False,
+    watched: bool = False,
+    prepare: Prepare = prepare_loaded,
 ) -> Iterator[tuple[Prepared, int, dict[str, int]]]:
     """Everything up to the first process: the lock, the plan, the public sockets, the files. Undone on an error."""
     given = ports.given(os.environ)
@@ -120,7 +133,7 @@ def _prepared(
                 with _explained(alias):
                     place.clear(alias)  # a killed run left it
             lock = _lock(where)
-        prepared = prepare_loaded(loaded)
+        prepared = prepare(loaded)
         plan = prepared.plan
         if watched:
             plan = running.with_watcher(plan, watch.service(plan))

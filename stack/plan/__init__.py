@@ -8,7 +8,7 @@ from stack.config import Config, Override
 from stack.desired import Listener, Logs, Plan
 from stack.facts import Facts
 from stack.plan import apps
-from stack.plan.apps import protocol, workers
+from stack.plan.apps import engine, protocol, workers
 from stack.plan.limits import chains, limits
 from stack.plan.probes import probes
 from stack.plan.sites import url, web_server
@@ -16,7 +16,7 @@ from stack.plan.summary import summary
 from stack.webservers import Front, Upstream
 from stack.webservers import front as front_shapes
 
-__all__ = ["chains", "front", "limits", "plan", "protocol", "url", "web_server", "workers"]
+__all__ = ["chains", "engine", "front", "limits", "plan", "protocol", "url", "web_server", "workers"]
 
 
 def plan(config: Config, facts: Facts, overrides: Iterable[Override] = ()) -> Plan:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 
-from stack.appservers import APP_SERVERS, AppServer, Launch
+from stack.appservers import APP_SERVERS, PEERS, AppServer, Launch
 from stack.config import AUTO, BUNDLED, App, Config, Site
 from stack.desired import File, Probe, Service, digest
 from stack.errors import ConfigError
@@ -65,8 +65,8 @@ def link(config: Config, facts: Facts, name: str) -> str:
 
 
 def engine(app: App) -> AppServer:
-    """The module of the app server."""
-    return known(app.server.engine, APP_SERVERS, "[server] engine")
+    """The module of the app server. That it may be chosen is for a rule to say: `bench` measures peers, too."""
+    return PEERS.get(app.server.engine) or known(app.server.engine, APP_SERVERS, "[server] engine")
 
 
 def _is_proxied(app: App) -> bool:
