@@ -43,5 +43,5 @@ def argv(launch: Launch) -> tuple[str, ...]:
         *("--backlog", str(max(128, launch.limits.backlog))),
         "--no-ws",
         "--respawn-failed-workers",
-        launch.module,
+        f"{launch.entry_directory}/{launch.module}",  # the directory of what it loads comes first on its path
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stack.appservers import bundled
+from stack.appservers import PEERS, bundled
 from stack.config import Config
 from stack.errors import ConfigError, MissingProgramError
 from stack.facts import Facts, Nginx, ServerProgram, Static
@@ -271,6 +271,17 @@ def test_external_web_server_finds_the_site(tmp_path: Path) -> None:
     for named in ("listen = 8000", "listen = '127.0.0.1:80'", "listen = 80\nserver_names = ['_', 'shop.example.org']"):
         assert broken(config(tmp_path, f"{external}{named}\n")) == []
     assert broken(config(tmp_path, "[site]\nlisten = 80\n")) == []
+
+
+@pytest.mark.parametrize("engine", PEERS)
+def test_app_server_may_be_chosen(tmp_path: Path, engine: str) -> None:
+    found = config(tmp_path, f"[server]\nengine = '{engine}'\n")
+    program = {"app": ServerProgram(f"/srv/shop/.venv/bin/{engine}", "2.8")}
+    problem = one(broken(found, servers=program), "app-server-may-be-chosen")
+    assert f"'{engine}': stackctl only measures it" in problem.message
+    assert problem.hint == "To serve with, there is: bundled, uwsgi, gunicorn."
+    made = facts(found, servers=program)
+    assert check(found, made, plan(found, made), with_peers=True) == []
 
 
 @pytest.mark.parametrize(("engine", "package"), [("uwsgi", "pyuwsgi"), ("gunicorn", "gunicorn")])
