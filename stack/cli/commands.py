@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from stack import __version__
-from stack.cli import lifecycle, looking, printing, trying
+from stack.cli import bench, lifecycle, looking, printing, trying
 from stack.cli.project import choose
 
 __all__ = ["app"]
@@ -67,3 +67,4 @@ for command in (
     app.command()(command)
 app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(trying.run)
 app.command()(trying.smoke)
+app.command()(bench.bench)

@@ -13,7 +13,7 @@ import typer
 
 from stack.errors import StackError
 
-__all__ = ["apps", "servers", "services", "settings", "topics"]
+__all__ = ["apps", "contenders", "servers", "services", "settings", "topics"]
 
 PLAIN = re.compile(r"[\w.,:/@%+-]*")  # needs no quotes in any shell
 
@@ -48,6 +48,13 @@ def servers() -> list[str]:
     from stack.appservers import APP_SERVERS
 
     return list(APP_SERVERS)
+
+
+def contenders() -> list[str]:
+    """The app servers that can be measured."""
+    from stack.operations.bench.contenders import CONTENDERS
+
+    return [each.name for each in CONTENDERS]
 
 
 def topics() -> list[str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from stack.config import Loaded, Override
 from stack.desired import Plan
-from stack.errors import UnhealthyError
+from stack.errors import StackError, UnhealthyError
 from stack.facts import find_interpreter
 from stack.operations import running, visitors
 from stack.operations.bench import usage, wrk
@@ -103,7 +103,10 @@ def bench(
             for contender in contenders:
                 talk(f"round {number} of {wanted.rounds}: {contender.name} ...")
                 own = [*place, *contender.overrides(wanted.protocol, ORIGIN)]
-                plan = up_detached(project, own, say, private=True, prepare=partial(_prepared, bare=wanted.bare))
+                try:
+                    plan = up_detached(project, own, say, private=True, prepare=partial(_prepared, bare=wanted.bare))
+                except StackError as error:
+                    raise type(error)(f"{contender.name}: {error.message}", error.hint, error.detail) from error
                 turns += _turns(plan, project, app, contender.name, wanted, program, sandbox)
                 running.down(project, where=sandbox.runtime_dir)
     return Report(

@@ -33,6 +33,10 @@ class Contender:
         """Its module."""
         return {**APP_SERVERS, **PEERS}[self.engine]
 
+    def protocol(self, wanted: str) -> str:
+        """What it speaks with the web server: what is wanted, or what suits it best."""
+        return wanted or self.module.PROTOCOLS[0]
+
     def overrides(self, protocol: str, origin: str) -> Iterator[Override]:
         """The settings that put it to the test; `protocol` "" for the one that suits it best."""
         yield Override("server.engine", self.engine, origin)

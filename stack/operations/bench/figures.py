@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-__all__ = ["MEASURES", "Figure", "Measure", "Series", "Turn", "doubts", "series"]
+__all__ = ["MEASURES", "Figure", "Measure", "Series", "Turn", "doubts", "others", "series"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +124,17 @@ ROUNDS_LEAST = 3
 """With fewer, the median is no better than its worst round."""
 
 
+def others(found: Sequence[Series]) -> float:
+    """The share of the machine's CPUs that other programs had, in the median turn."""
+    return median(turn.others for each in found for turn in each.turns)
+
+
 def doubts(found: Sequence[Series]) -> Iterator[str]:
     """Why not to believe it, if there is a reason."""
-    turns = [turn for each in found for turn in each.turns]
     if any(len(each.turns) < ROUNDS_LEAST for each in found):
         yield f"fewer than {ROUNDS_LEAST} rounds: how far they lie apart is not known"
-    others = median(each.others for each in turns)
-    if others > OTHERS_MOST:
-        yield f"other programs had {others:.0%} of this machine's CPUs meanwhile"
+    if others(found) > OTHERS_MOST:
+        yield f"other programs had {others(found):.0%} of this machine's CPUs meanwhile"
     for each in found:
         for measure in MEASURES:
             spread = each.figures[measure.name].spread
