@@ -74,8 +74,8 @@ def bench(
     if threads is not None:
         flags.append(Override("server.threads", str(threads), "--threads"))
     asks = [request(each, "", "") for each in chosen((), paths or ["/"])]
-    wanted = Wanted(asks, servers or (), protocol, connections, seconds, rounds, bare=bare)
-    report = operation(find(), flags, wanted, warn, _progress)
+    wanted = Wanted(asks, connections, seconds, rounds, bare=bare)
+    report = operation(find(), flags, servers or (), protocol, wanted, warn, _progress)
     _progress("")
     if svg is not None:
         svg.write_text(picture.drawn(report), "utf-8")

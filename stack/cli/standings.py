@@ -59,7 +59,7 @@ def heading(report: Report) -> str:
     wanted = report.wanted
     return (
         f"{report.workers} workers of {report.threads} threads, {wanted.connections} connections, "
-        f"{wanted.rounds} rounds of {wanted.seconds} s"
+        f"{wanted.rounds} {'round' if wanted.rounds == 1 else 'rounds'} of {wanted.seconds} s"
     )
 
 
@@ -68,7 +68,7 @@ def facts(report: Report) -> Iterator[str]:
     yield f"{report.name}: {heading(report)}"
     line = ""
     for each in (
-        *(f"{each.name} {each.version} ({each.protocol(report.wanted.protocol)})" for each in report.contenders),
+        *(f"{each.name} {each.version} ({each.protocol})" for each in report.contenders),
         *(f"{name} {value}" for name, value in report.machine.items()),
     ):
         if line and len(line) + len(each) + 2 > NAME + COLUMN * len(MEASURES):
@@ -77,7 +77,8 @@ def facts(report: Report) -> Iterator[str]:
         line += f", {each}" if line else each
     yield line
     apart = max(each.figures[name].spread for each in report.series for name in ("per_second", "both_each"))
-    yield f"rounds lie up to {apart:.0%} apart; other programs had {others(report.series):.0%} of the CPUs"
+    rounds = f"rounds lie up to {apart:.0%} apart; " if report.wanted.rounds > 1 else ""
+    yield f"{rounds}other programs had {others(report.series):.0%} of the CPUs"
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -95,8 +96,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "machine": dict(report.machine),
         "others": round(others(report.series), 4),
         "servers": [
-            {"name": each.name, "version": each.version, "protocol": each.protocol(wanted.protocol)}
-            for each in report.contenders
+            {"name": each.name, "version": each.version, "protocol": each.protocol} for each in report.contenders
         ],
         "results": [_result(each, first[each.path]) for each in report.series],
         "doubts": list(doubts(report.series)),

@@ -119,7 +119,7 @@ def chosen(listed: Sequence[Smoke], paths: Sequence[str]) -> tuple[Smoke, ...]:
         try:
             found += [each for each in listed if each.path == path] or [Smoke(path=path)]
         except ValueError:
-            raise UsageError(f"{path} is not a path to ask for", "For example: stackctl smoke /healthz") from None
+            raise UsageError(f"{path} is not a path to ask for", "For example: /healthz") from None
     return tuple(found)
 
 

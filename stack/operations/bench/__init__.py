@@ -31,7 +31,7 @@ from stack.operations.visitors import Request
 from stack.plan import workers
 from stack.webservers import PRIVATE
 
-__all__ = ["Report", "Wanted", "bench"]
+__all__ = ["Report", "Wanted", "bench", "measure"]
 
 WARM = 1  # seconds of load before each measured one: caches fill, buffers grow, Python specialises its bytecode
 ENTRY = "stackctl_entry"
@@ -40,21 +40,24 @@ ORIGIN = "stackctl bench"
 LAST = 20  # lines of the log with a failure
 
 
+Talk = Callable[[str], None]
+Drive = Callable[[str, Request, int, int, Path], wrk.Counted]
+"""Told wrk's path, what to ask for, how many connections and seconds, and a directory to work in."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to measure: `asks`, wherever the site is; so many `seconds` of load in each turn.
+    """What to measure: `asks`, wherever the site is; so many `seconds` of load in each turn, made by `drive`.
 
-    `servers` by name, none: all that are there. `protocol` "" for each server's best. `bare`: without what stackctl
-    puts between an app server and the app.
+    `bare`: without what stackctl puts between an app server and the app.
     """
 
     asks: Sequence[Request]
-    servers: Sequence[str] = ()
-    protocol: str = ""
     connections: int = 16
     seconds: int = 4
     rounds: int = 3
     bare: bool = False
+    drive: Drive = wrk.run
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +73,48 @@ class Report:
     machine: Mapping[str, str]
 
 
-Talk = Callable[[str], None]
-
-
 def bench(
-    project: Path, flags: Sequence[Override], wanted: Wanted, warn: Callable[[Prepared], None], talk: Talk
+    project: Path,
+    flags: Sequence[Override],
+    servers: Sequence[str],
+    protocol: str,
+    wanted: Wanted,
+    warn: Callable[[Prepared], None],
+    talk: Talk,
+) -> Report:
+    """Measures the app servers of these names, or all that are there; `protocol` "" for what suits each best.
+
+    Raises:
+        UsageError: there is none of that name, or it does not speak that.
+        StackError: as `measure` does.
+    """
+    wrk.find()
+    config = load(project, flags).config
+    app = config.app_of(next(iter(config.sites.values())))
+    python = find_interpreter(config, app, os.environ)
+    contenders = chosen(servers, protocol, config.apps[app].server.threads, python, os.environ)
+    return measure(project, flags, contenders, wanted, warn, talk)
+
+
+def measure(
+    project: Path,
+    flags: Sequence[Override],
+    contenders: Sequence[Contender],
+    wanted: Wanted,
+    warn: Callable[[Prepared], None],
+    talk: Talk,
 ) -> Report:
     """Takes the turns. `warn` is told of the first stack that is prepared, `talk` of each turn.
 
     Raises:
         UnhealthyError: a request failed, or was answered with another status than 2xx.
-        MissingProgramError: wrk, or an app server that was asked for, is not there.
+        MissingProgramError: wrk is not there.
         StackError: a stack cannot be started.
     """
     program = wrk.find()
     loaded = load(project, flags)
     config = loaded.config
     app = config.app_of(next(iter(config.sites.values())))
-    python = find_interpreter(config, app, os.environ)
-    contenders = chosen(wanted.servers, wanted.protocol, config.apps[app].server.threads, python, os.environ)
     turns: list[Turn] = []
     seen: list[Prepared] = []
 
@@ -102,9 +128,10 @@ def bench(
         for number in range(1, wanted.rounds + 1):
             for contender in contenders:
                 talk(f"round {number} of {wanted.rounds}: {contender.name} ...")
-                own = [*place, *contender.overrides(wanted.protocol, ORIGIN)]
+                own = [*place, *contender.overrides(ORIGIN)]
+                as_told = partial(_prepared, app=app, contender=contender, bare=wanted.bare)
                 try:
-                    plan = up_detached(project, own, say, private=True, prepare=partial(_prepared, bare=wanted.bare))
+                    plan = up_detached(project, own, say, private=True, prepare=as_told)
                 except StackError as error:
                     raise type(error)(f"{contender.name}: {error.message}", error.hint, error.detail) from error
                 turns += _turns(plan, project, app, contender.name, wanted, program, sandbox)
@@ -114,7 +141,7 @@ def bench(
         wanted=wanted,
         workers=workers(config.apps[app], seen[0].facts),
         threads=config.apps[app].server.threads,
-        contenders=contenders,
+        contenders=tuple(contenders),
         series=series(turns),
         machine=_machine(seen[0], app, program),
     )
@@ -128,9 +155,14 @@ def _behind_nginx(loaded: Loaded) -> Iterator[Override]:
             yield Override(f"{'site' if short else f'sites.{name}'}.web", PRIVATE, ORIGIN)
 
 
-def _prepared(loaded: Loaded, *, bare: bool) -> Prepared:
+def _prepared(loaded: Loaded, *, app: str, contender: Contender, bare: bool) -> Prepared:
     prepared = prepare_loaded(loaded, with_peers=True)
-    return dataclasses.replace(prepared, plan=_bare(prepared.plan)) if bare else prepared
+    plan = _bare(prepared.plan) if bare else prepared.plan
+    services = tuple(
+        dataclasses.replace(each, argv=(*each.argv, *contender.arguments)) if each.name == app else each
+        for each in plan.services
+    )
+    return dataclasses.replace(prepared, plan=dataclasses.replace(plan, services=services))
 
 
 def _bare(plan: Plan) -> Plan:
@@ -157,12 +189,12 @@ def _turns(
     for each in wanted.asks:
         asked = dataclasses.replace(each, address=site.address, host=site.host, within=site.within)
         _answers(asked, server)
-        _loaded(asked, server, wanted.connections, WARM, program, sandbox)
-        before = usage.cpu(pids[app]), usage.cpu(pids[NGINX]), *usage.machine()
-        found = _loaded(asked, server, wanted.connections, wanted.seconds, program, sandbox)
-        after = usage.cpu(pids[app]), usage.cpu(pids[NGINX]), *usage.machine()
-        server_cpu, web_cpu, busy, everything = (now - then for now, then in zip(after, before, strict=True))
-        others = busy - server_cpu - web_cpu - found.cpu
+        _loaded(asked, server, wanted, WARM, program, sandbox)
+        before = usage.cpu(pids[app]), usage.cpu(pids[NGINX]), usage.ended(), *usage.machine()
+        found = _loaded(asked, server, wanted, wanted.seconds, program, sandbox)
+        after = usage.cpu(pids[app]), usage.cpu(pids[NGINX]), usage.ended(), *usage.machine()
+        server_cpu, web_cpu, load_cpu, busy, everything = (now - then for now, then in zip(after, before, strict=True))
+        others = busy - server_cpu - web_cpu - load_cpu
         yield Turn(
             server=server,
             path=str(asked) if asked.method != "GET" else asked.path,
@@ -197,8 +229,8 @@ def _answers(asked: Request, server: str) -> None:
         )
 
 
-def _loaded(asked: Request, server: str, connections: int, seconds: int, program: str, sandbox: Sandbox) -> wrk.Counted:
-    found = wrk.run(program, asked, connections, seconds, sandbox.directory)
+def _loaded(asked: Request, server: str, wanted: Wanted, seconds: int, program: str, sandbox: Sandbox) -> wrk.Counted:
+    found = wanted.drive(program, asked, wanted.connections, seconds, sandbox.directory)
     if found.failures or not found.requests:
         failed = ", ".join(f"{number} {words}" for words, number in found.failures.items()) or "none was answered"
         raise UnhealthyError(f"{server}: {asked}: of {found.requests} requests {failed}", "", _last_lines(sandbox))

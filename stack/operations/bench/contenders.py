@@ -21,26 +21,28 @@ SAYS_VERSION = "import importlib.metadata, sys; print(importlib.metadata.version
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """An app server as it is put to the test. `threads` where its name says how many; 0: as many as the others."""
+    """An app server as it is put to the test.
+
+    `threads` where its name says how many, 0: as many as the others. `protocol` is what it speaks with the web server.
+    `arguments` are more of them for its command, to compare it with itself.
+    """
 
     name: str
     engine: str
     version: str = ""
     threads: int = 0
+    protocol: str = ""
+    arguments: tuple[str, ...] = ()
 
     @property
     def module(self) -> AppServer:
         """Its module."""
         return {**APP_SERVERS, **PEERS}[self.engine]
 
-    def protocol(self, wanted: str) -> str:
-        """What it speaks with the web server: what is wanted, or what suits it best."""
-        return wanted or self.module.PROTOCOLS[0]
-
-    def overrides(self, protocol: str, origin: str) -> Iterator[Override]:
-        """The settings that put it to the test; `protocol` "" for the one that suits it best."""
+    def overrides(self, origin: str) -> Iterator[Override]:
+        """The settings that put it to the test."""
         yield Override("server.engine", self.engine, origin)
-        yield Override("server.protocol", protocol or AUTO, origin)
+        yield Override("server.protocol", self.protocol or AUTO, origin)
         if self.threads:
             yield Override("server.threads", str(self.threads), origin)
 
@@ -60,7 +62,7 @@ def chosen(
 ) -> tuple[Contender, ...]:
     """Those of these names, by their own or their engine's; without names, all that are installed and speak `protocol`.
 
-    In the order of the names, each with its version.
+    In the order of the names, each with its version and its protocol.
 
     Raises:
         UsageError: there is none of that name, or it does not speak the protocol.
@@ -80,7 +82,12 @@ def chosen(
         mute = next(each for each in wanted.values() if each not in able)
         speaks = ", ".join(mute.module.PROTOCOLS)
         raise UsageError(f"--protocol {protocol}: {mute.name} does not speak it", f"It speaks {speaks}.")
-    found_here = [dataclasses.replace(each, version=_version(each, python, environ)) for each in able]
+    found_here = [
+        dataclasses.replace(
+            each, version=_version(each, python, environ), protocol=protocol or each.module.PROTOCOLS[0]
+        )
+        for each in able
+    ]
     missing = [each for each in found_here if not each.version]
     if names and missing:
         raise MissingProgramError(

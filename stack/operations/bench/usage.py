@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 from collections.abc import Iterator
 
 import psutil
 
-__all__ = ["cpu", "machine", "memory"]
+__all__ = ["cpu", "ended", "machine", "memory"]
 
 
 def cpu(pid: int) -> float:
@@ -27,6 +28,12 @@ def memory(pid: int) -> int:
         with contextlib.suppress(psutil.NoSuchProcess):
             total += each.memory_full_info().pss
     return total
+
+
+def ended() -> float:
+    """Seconds of CPU of our children that have ended and were waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def machine() -> tuple[float, float]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import resource
 import shutil
 import subprocess
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,14 +29,13 @@ ERRORS = {
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What wrk counted: answers, seconds, percentiles in seconds; `failures` in words, by how many. `cpu`: its own."""
+    """What wrk counted: answers, seconds, percentiles in seconds; `failures` in words, by how many."""
 
     requests: int
     seconds: float
     p50: float
     p99: float
     failures: dict[str, int]
-    cpu: float = 0.0
 
 
 def find() -> str:
@@ -62,15 +61,19 @@ def version(program: str) -> str:
     return said[1] if said else "of an unknown version"
 
 
-def run(program: str, asked: Request, connections: int, seconds: int, directory: Path) -> Counted:
+def run(program: str, asked: Request, connections: int, seconds: int, directory: Path, think: float = 0.0) -> Counted:
     """Asks again and again, over so many connections. Its script is put into `directory`.
+
+    Before each request a connection waits `think` seconds on average, at random (exponentially distributed); with 0 it
+    never does, and the load is as much as is answered.
 
     Raises:
         StackError: it did not run to its end.
     """
-    script = directory / "turn.lua"
+    script = directory / f"{threading.get_ident()}.lua"
     headers = {"Host": asked.host} | ({"Content-Type": asked.content_type} if asked.content_type else {})
-    script.write_text(render("wrk/turn.lua.j2", method=asked.method, body=asked.body, headers=headers), "utf-8")
+    text = render("wrk/turn.lua.j2", method=asked.method, body=asked.body, headers=headers, think=think)
+    script.write_text(text, "utf-8")
     argv = [
         program,
         *("--threads", "1"),
@@ -80,7 +83,6 @@ def run(program: str, asked: Request, connections: int, seconds: int, directory:
         *("--script", str(script)),
         f"http://{asked.address}{asked.path}",
     ]
-    before = _children()
     try:
         done = subprocess.run(
             argv,
@@ -93,24 +95,18 @@ def run(program: str, asked: Request, connections: int, seconds: int, directory:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise StackError(f"{program} did not run: {error}") from None
-    found = counted(done.stdout, _children() - before)
+    found = counted(done.stdout)
     if done.returncode or found is None:
         raise StackError(f"{program} failed with exit code {done.returncode}", "", done.stdout + done.stderr)
     return found
 
 
-def counted(said: str, cpu: float = 0.0) -> Counted | None:
+def counted(said: str) -> Counted | None:
     """What the script's line tells, which is the last; None where there is no such line."""
     try:
         told = json.loads(said.rstrip().rpartition("\n")[2])
         failures = {words: told[key] for key, words in ERRORS.items() if told[key]}
         seconds, p50, p99 = (told[key] / 1e6 for key in ("duration", "p50", "p99"))
-        return Counted(told["requests"], seconds, p50, p99, failures, cpu)
+        return Counted(told["requests"], seconds, p50, p99, failures)
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def _children() -> float:
-    """Seconds of CPU of children that have ended and were waited for; wrk is the only one to end during a run."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
