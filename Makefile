@@ -11,7 +11,7 @@ E2E = $(BIN)/python -m pytest -m e2e --durations 12
 ALONE = echo 'once more, alone:' && $(E2E) --last-failed --last-failed-no-failures none --maxfail 3
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check smoke format golden mistakes faults soak fuzz startup packages clean
+.PHONY: help up test check smoke format golden mistakes faults soak bench fuzz startup packages clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,10 @@ soak: packages $(VENV)/.dev ## a quarter of an hour of load, reloads and deaths 
 	$(BIN)/python tests/soak.py
 	KILLS=20 $(E2E) tests/e2e/test_crashes.py -k supervisor_killed
 
+bench: packages $(VENV)/.bench ## docs/bench.md: the bundled server beside others, a run of ten minutes; BENCH_ONLY, BENCH_SECONDS
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then sh deploy/packages.sh wrk; fi
+	$(BIN)/python tests/bench/write.py
+
 fuzz: $(VENV)/.dev ## a million hostile inputs for each protocol's parser, then 20,000 connections; FUZZ_SEED replays
 	$(BIN)/python tests/fuzz.py
 
@@ -79,4 +83,9 @@ $(VENV)/.run: $(BIN)/python pyproject.toml
 $(VENV)/.dev: $(BIN)/python pyproject.toml
 	@echo 'installing stackctl and its tools into $(VENV) ...'
 	@$(BIN)/python -m pip install -q -e '.[dev]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	@echo 'installing the app servers to compare with into $(VENV) ...'
+	@$(BIN)/python -m pip install -q -e '.[bench]'
 	@touch $@

@@ -41,7 +41,7 @@ def drawn(report: Report) -> str:
 
 def _lines(report: Report) -> int:
     paths = len({each.path for each in report.series})
-    return 3 + 2 * paths + len(report.series)
+    return 3 + 3 * paths + len(report.series)
 
 
 def _body(report: Report) -> Iterator[str]:
@@ -57,6 +57,7 @@ def _body(report: Report) -> Iterator[str]:
         most = max(each.figures["both_each"].median for each in found)
         fastest = max(each.figures["per_second"].median for each in found)
         yield _text(MARGIN, y, path)
+        y += LINE
         yield _text(left, y, "CPU us per request: app server, nginx", "small")
         yield _text(right, y, "requests/s", "small")
         for each in found:

@@ -18,9 +18,9 @@ TITLES = {
     "per_second": "req/s",
     "p50": "p50 ms",
     "p99": "p99 ms",
-    "server_each": "server us",
-    "web_each": "nginx us",
-    "both_each": "both us",
+    "server_each": "server",
+    "web_each": "nginx",
+    "both_each": "CPU us",
     "memory": "MB",
 }
 
