@@ -50,7 +50,6 @@ soak: packages $(VENV)/.dev ## a quarter of an hour of load, reloads and deaths 
 	KILLS=20 $(E2E) tests/e2e/test_crashes.py -k supervisor_killed
 
 bench: packages $(VENV)/.bench ## docs/bench.md: the bundled server beside others, a run of ten minutes; BENCH_ONLY, BENCH_SECONDS
-	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then sh deploy/packages.sh wrk; fi
 	$(BIN)/python tests/bench/write.py
 
 fuzz: $(VENV)/.dev ## a million hostile inputs for each protocol's parser, then 20,000 connections; FUZZ_SEED replays
@@ -60,7 +59,7 @@ startup: $(VENV)/.dev ## how long --help and nginx-conf take over a bare interpr
 	$(BIN)/python tests/startup.py
 
 packages: # what the tests need of Debian, if we may install it; the service is not started
-	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then sh deploy/packages.sh nginx apache2 curl $$(command -v cc >/dev/null || echo gcc libc6-dev); fi
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then sh deploy/packages.sh nginx apache2 curl wrk $$(command -v cc >/dev/null || echo gcc libc6-dev); fi
 
 clean: ## what was installed or made here
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache deploy/example/.stackctl

@@ -30,7 +30,8 @@ def table(report: Report) -> str:
     lines = list(facts(report))
     for path, group in groupby(report.series, key=lambda each: each.path):
         found = list(group)
-        lines += ["", f"{path:{NAME}}" + "".join(f"{TITLES[each.name]:>{COLUMN}}" for each in MEASURES)]
+        titles = "".join(f"{TITLES[each.name]:>{COLUMN}}" for each in MEASURES)
+        lines += ["", f"{path:{NAME}}{titles}"] if len(path) < NAME else ["", path, f"{'':{NAME}}{titles}"]
         for each in found:
             lines.append(f"{each.server:{NAME}}" + "".join(f"{amount(m, each):>{COLUMN}}" for m in MEASURES))
             if each is not found[0]:

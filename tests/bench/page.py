@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ How fast the bundled server is, beside others and behind the same nginx. `make b
 from a run (`tests/bench`); nothing in it is written by hand. To measure an app of yours: `stackctl bench`, in
 [commands.md](commands.md).
 
-{place}. A turn is one app server alone with nginx and wrk on this machine: started anew, warmed up, measured for
-{seconds} s. The turns go A B C A B C, {rounds} rounds of them; figures are medians over the rounds, and ratios are of
-medians. Each app server loads the app itself, without what stackctl puts between others and the app (`--bare`). CPU
-time is what the kernel accounts to the app server's processes and to nginx's, over the requests that wrk counted.
+{place}
+
+A turn is one app server alone with nginx and wrk on this machine: started anew, warmed up, measured for {seconds} s.
+Turns go A B C A B C, over and over ({rounds}); figures are medians over these rounds, and ratios are of medians. Each
+app server loads the app itself, without what stackctl puts between others and the app (`--bare`). CPU time is what the
+kernel accounts to the app server's processes and to nginx's, over the requests that wrk counted.
 
 ![CPU time per request and requests per second](bench.svg)
 
@@ -75,7 +78,11 @@ def page(reports: Mapping[str, Report], bars: Sequence[Bar], in_process: float, 
     wanted = first.wanted
     rows = "\n".join(f"| {' | '.join(_cells(each))} |" for each in bars)
     head = HEAD.format(
-        place=place, seconds=wanted.seconds, rounds=wanted.rounds, bars=rows, in_process=in_process * 1e6
+        place=textwrap.fill(f"{place}.", 120),
+        seconds=wanted.seconds,
+        rounds=wanted.rounds,
+        bars=rows,
+        in_process=in_process * 1e6,
     )
     parts = [head, *(_section(name, each) for name, each in reports.items())]
     return "\n".join(parts) + PROFILE.format(answered=profile["answered"], rows="\n".join(_profiled(profile)))
