@@ -403,6 +403,18 @@ def test_a_plain_callable_needs_no_flask(text: str, module: str) -> None:
     assert answer["framework"] == "WSGI callable"
 
 
+def test_a_plain_callable_does_not_wait_for_flask(project: Callable[..., Path]) -> None:
+    make = (
+        "import sys\ndef create_app():\n    assert 'flask' not in sys.modules\n    return lambda environ, start: []\n"
+    )
+    assert found(project(app=make)).framework == "WSGI callable"
+
+
+def test_flask_that_only_the_factory_imports_is_known(project: Callable[..., Path]) -> None:
+    app = found(project(app="def create_app():\n    from flask import Flask\n    return Flask(__name__)\n"))
+    assert (app.expression, app.framework) == ("create_app()", FLASK)
+
+
 def test_packages_are_found_whole_without_flask(project: Callable[..., Path]) -> None:
     directory = project(
         {"a/__init__.py": "", "a/b/__init__.py": "", "a/b/web.py": "def app(environ, start_response): ...\n"}

@@ -1,7 +1,8 @@
 """Finds a project's WSGI app, in the project's own interpreter. Imports the project's code; never part of our process.
 
-Run by path as `python discover.py REQUEST` under Python 3.10 or newer, with the standard library alone. Flask's rules
-are Flask's own code where it is installed; any other WSGI callable is as welcome. The request is JSON: `answer`, a file
+Run by path as `python discover.py REQUEST` under Python 3.10 or newer, with the standard library alone. Which of its
+objects is meant, Flask's own code says where the project has imported it; any other WSGI callable is as welcome, and
+does not wait for Flask to be imported. The request is JSON: `answer`, a file
 descriptor for one line of JSON, since apps print on stdout as they please; `target`, "" for what Flask would find;
 `within`, seconds. Too late, the line is a dump of what every thread is doing, and the process is gone.
 """
@@ -14,6 +15,8 @@ import difflib
 import faulthandler
 import functools
 import importlib
+import importlib.abc
+import importlib.machinery
 import importlib.util
 import inspect
 import json
@@ -26,9 +29,6 @@ import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
-
-flask: Any = None
-flask_cli: Any = None
 
 CALLABLES = ("app", "application")
 FACTORIES = ("create_app", "make_app")
@@ -75,7 +75,7 @@ def main() -> NoReturn:
 
 def discovered(target: str) -> dict[str, Any]:
     """What the target names, or what Flask would find in this directory without one."""
-    prepare_flask()
+    sys.meta_path.insert(0, Muted())
     if target:
         path, _, expression = target.partition(":")
         return in_module(path.strip(), expression.strip())
@@ -111,13 +111,25 @@ def in_module(path: str, expression: str = "") -> dict[str, Any]:
     }
 
 
-def prepare_flask() -> None:
-    """Flask as far as it is usable here; where it is broken, the app's own import of it will say so."""
-    global flask, flask_cli  # noqa: PLW0603 - known only after sys.path is the app's
-    with contextlib.suppress(Exception):
-        flask_cli = importlib.import_module("flask.cli")
-        flask = importlib.import_module("flask")
-        flask.Flask.run = run
+class Muted(importlib.abc.MetaPathFinder):
+    """Sees to it that Flask, once the project imports it, does not run the app."""
+
+    def find_spec(self, name: str, *_: Any) -> importlib.machinery.ModuleSpec | None:
+        """Flask as it would be found without us, with another `Flask.run`."""
+        if name != "flask":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+
+            def load_muted(module: types.ModuleType) -> None:
+                load(module)
+                if hasattr(module, "Flask"):
+                    module.Flask.run = run
+
+            spec.loader.exec_module = load_muted  # type: ignore[method-assign]
+        return spec
 
 
 def run(*_: Any, **__: Any) -> NoReturn:
@@ -134,9 +146,6 @@ def located(path: str) -> tuple[str, str]:
     """The directory to import from, now first on sys.path, and the module's dotted name."""
     if not path:
         raise Problem("bad-target", why="it names no module")
-    if flask_cli is not None:
-        module = flask_cli.prepare_import(path)
-        return sys.path[0], module
     file = Path(path.removesuffix(".py")).resolve()
     file = file.parent if file.name == "__init__" else file
     parts, directory = [file.name], file.parent
@@ -207,6 +216,7 @@ def best(module: types.ModuleType) -> tuple[str, Any]:
 
 def flask_choice(module: types.ModuleType) -> Any:
     """What Flask's own discovery finds among the module's objects, before it would call a factory."""
+    flask_cli = sys.modules.get("flask.cli")
     if flask_cli is None:
         return None
     shown = types.ModuleType(module.__name__)
@@ -304,7 +314,8 @@ def made(factory: Any, shown: str, module: types.ModuleType, positional: list[An
 
 def is_flask(thing: Any) -> bool:
     """Whether it is a Flask app."""
-    return flask is not None and isinstance(thing, flask.Flask)
+    kind = getattr(sys.modules.get("flask"), "Flask", None)
+    return isinstance(kind, type) and isinstance(thing, kind)
 
 
 def is_factory(thing: Any, name: str) -> bool:
@@ -447,7 +458,7 @@ def own_traceback(error: BaseException) -> str:
 
 def is_machinery(file: str) -> bool:
     """Python's import system, Flask's discovery, and this file."""
-    theirs = (importlib.__file__, getattr(flask_cli, "__file__", ""), __file__)
+    theirs = (importlib.__file__, getattr(sys.modules.get("flask.cli"), "__file__", ""), __file__)
     return file.startswith("<frozen importlib") or file in theirs
 
 
