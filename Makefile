@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+unexport PYTHONDONTWRITEBYTECODE  # hundreds of Pythons are started: what one has compiled the next need not
 
 E2E = $(BIN)/python -m pytest -m e2e --durations 12
 # A machine that was too busy for somebody's patience gets one more chance; what is listed as failed above is to be
