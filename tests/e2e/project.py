@@ -29,11 +29,13 @@ from stack.operations import running
 from stack.supervisor import control, place
 
 from .client import Answer, ask
+from .warm import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "deploy" / "example"
 APPS = ROOT / "tests" / "apps"
 WITHIN = 30.0  # seconds: a deadline for what should take less than one
+PATIENCE = 90.0  # seconds that a command may take
 STACKCTL = (sys.executable, "-m", "stack")
 # An app that does something in the server only: who just looks for the app does not come by stackctl's entry file.
 IN_THE_SERVER = """
@@ -145,6 +147,7 @@ class Project:
         self.mark = f"e2e-{uuid.uuid4()}"
         self.command: tuple[str, ...] = STACKCTL
         self.extra: dict[str, str] = {}  # more of an environment for the commands
+        self.afresh = False  # whether each command starts a Python of its own
         self.runtime_dirs: set[str] = set()
         self._started: list[Foreground] = []
         self.directory.parent.mkdir(parents=True, exist_ok=True)
@@ -206,17 +209,26 @@ class Project:
     def run(
         self, *arguments: str, code: int | None = 0, cwd: Path | None = None, env: dict[str, str] | None = None
     ) -> Done:
-        """A command to its end, in the project's directory. It must end with `code`, unless that is None."""
-        done = subprocess.run(
-            [*self.command, *arguments],
-            cwd=cwd or self.directory,
-            env={**self.environment, **(env or {})},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=90,
-            check=False,
-        )
-        found = Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+        """A command to its end, in the project's directory. It must end with `code`, unless that is None.
+
+        Ours runs warm, unless the environment that Python itself starts with matters.
+        """
+        argv, where = [*self.command, *arguments], cwd or self.directory
+        environment = {**self.environment, **(env or {})}
+        if self.command[1:] in {("-m", "stack"), ("-P", "-m", "stack")} and not self.extra and not self.afresh:
+            ended, out, err = warm().run(argv[1:], where, environment, PATIENCE)
+        else:
+            done = subprocess.run(
+                argv,
+                cwd=where,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=PATIENCE,
+                check=False,
+            )
+            ended, out, err = done.returncode, done.stdout, done.stderr
+        found = Done(ended, out.decode(), err.decode())
         assert code in (None, found.code), f"{arguments} ended with {found.code}:\n{found.out}\n{found.err}"
         return found
 
@@ -308,7 +320,8 @@ class Project:
 
     def nothing_is_left(self) -> None:
         """Wait until no process is left, and look that no runtime directory is."""
-        until(lambda: not self.processes(), f"nothing of the stack runs any more: {self.processes()}")
+        while left := self.processes():
+            until(lambda left=left: not any(map(lives, left)), f"{left} end")  # type: ignore[misc]
         assert not self.runtime.exists(), list(self.runtime.rglob("*"))
 
     def end(self) -> None:

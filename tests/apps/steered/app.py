@@ -1,19 +1,36 @@
-"""A Flask app that a test steers: it waits for files that the test makes, and tells what it is."""
+"""An app that a test steers: it waits for files that the test makes, and tells what it is.
+
+Without a framework: what most tests are about does not depend on one, and importing it for every worker is most of the
+work of a start.
+"""
 
 import importlib.util
 import os
+import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-
-from flask import Flask, Response, request
+from urllib.parse import parse_qs
 
 VERSION = Path(__file__).with_name("version.txt").read_text("utf-8").strip()
 
-app = Flask(__name__)
+
+def app(environ, start_response):
+    given = {name: values[0] for name, values in parse_qs(environ["QUERY_STRING"]).items()}
+    _, name, *rest = environ["PATH_INFO"].split("/")
+    route = ROUTES.get(name)
+    if route is None:
+        start_response("404 Not Found", [("Content-Type", "text/plain")])
+        return [b"there is nothing\n"]
+    answer = route(environ, *rest, **given)
+    if isinstance(answer, (str, bytes)):
+        body = answer.encode() if isinstance(answer, str) else answer
+        start_response("200 OK", [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))])
+        return [body]
+    start_response("200 OK", [("Content-Type", "text/plain; charset=utf-8"), ("X-Accel-Buffering", "no")])
+    return answer
 
 
-def wait_for(path: str) -> None:
+def wait_for(path):
     """Wait until the test makes this file."""
     until = time.monotonic() + 60
     while not Path(path).exists():
@@ -22,65 +39,51 @@ def wait_for(path: str) -> None:
         time.sleep(0.005)
 
 
-@app.get("/")
-def index() -> str:
+def index(_environ):
     return VERSION
 
 
-@app.get("/pid")
-def pid() -> str:
+def pid(_environ):
     return str(os.getpid())
 
 
-@app.post("/echo")
-def echo() -> bytes:
-    return request.get_data()
+def echo(environ):
+    return environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
 
 
-@app.get("/slow")
-def slow() -> str:
-    time.sleep(min(2.0, float(request.args["seconds"])))
+def slow(_environ, seconds):
+    time.sleep(min(2.0, float(seconds)))
     return "slow"
 
 
-@app.get("/wait")
-def wait() -> str:
-    path = request.args["for"]
+def wait(_environ, **given):
+    path = given["for"]
     Path(path + ".begun").touch()
     wait_for(path)
     return "waited"
 
 
-@app.get("/stream")
-def stream() -> Response:
-    path = request.args["for"]
-
-    def lines() -> Iterator[str]:
-        yield "first\n"
-        wait_for(path)
-        yield "last\n"
-
-    return Response(lines(), mimetype="text/plain", headers={"X-Accel-Buffering": "no"})
+def stream(_environ, **given):
+    yield b"first\n"
+    wait_for(given["for"])
+    yield b"last\n"
 
 
-@app.get("/environ/<name>")
-def environ(name: str) -> str:
+def environment(_environ, name):
     return os.environ.get(name, "(not set)")
 
 
-@app.get("/can-import/<name>")
-def can_import(name: str) -> str:
+def can_import(_environ, name):
     return str(importlib.util.find_spec(name) is not None)
 
 
-@app.get("/say/<text>")
-def say(text: str) -> str:
-    app.logger.warning("said %s", text)
+def say(_environ, text):
+    sys.stderr.write(f"said {text}\n")
+    sys.stderr.flush()
     return text
 
 
-@app.get("/orphan")
-def orphan() -> str:
+def orphan(_environ):
     """Leave a process without a parent, which ends at once; its pid."""
     reading, writing = os.pipe()
     child = os.fork()
@@ -91,5 +94,19 @@ def orphan() -> str:
         os._exit(0)
     os.waitpid(child, 0)
     os.close(writing)
-    with os.fdopen(reading) as stream:
-        return stream.read()
+    with os.fdopen(reading) as lines:
+        return lines.read()
+
+
+ROUTES = {
+    "": index,
+    "pid": pid,
+    "echo": echo,
+    "slow": slow,
+    "wait": wait,
+    "stream": stream,
+    "environ": environment,
+    "can-import": can_import,
+    "say": say,
+    "orphan": orphan,
+}

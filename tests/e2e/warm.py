@@ -1,0 +1,140 @@
+"""The command line, imported once: each command runs in a fork of a process that has all its modules already.
+
+What a command costs is mostly the import of its modules, half a second of a processor for a tenth of work, and the
+tests give hundreds of them. It is the same code, with arguments, environment, directory and descriptors of its own, and
+a process of its own that ends for itself. What differs is how it begins; so whatever is about that starts one afresh,
+and so does every command that goes on beside its test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import runpy
+import selectors
+import socket
+import subprocess
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+MOST = 200_000  # bytes of a request: arguments and environment
+
+
+class Warm:
+    """The process that has imported everything, and what it is asked."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:  # it ends when ours is closed, however we end
+            argv = [sys.executable, "-P", __file__, str(theirs.fileno())]
+            self._process = subprocess.Popen(argv, env=environment, pass_fds=[theirs.fileno()])
+
+    def run(
+        self, words: Sequence[str], directory: Path, environment: Mapping[str, str], patience: float
+    ) -> tuple[int, bytes, bytes]:
+        """`python -m stack` with these words, to its end: exit code, output, talk."""
+        reply, theirs = socket.socketpair()
+        out, out_end = os.pipe()
+        err, err_end = os.pipe()
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        with reply:
+            with theirs:
+                asked = json.dumps([list(words), str(directory), dict(environment)]).encode()
+                socket.send_fds(self._requests, [asked], [theirs.fileno(), nothing, out_end, err_end])
+            for each in (nothing, out_end, err_end):
+                os.close(each)
+            said = _read(out, err, words, patience)
+            reply.settimeout(patience)
+            code = reply.recv(16)
+        assert code, f"{words} was killed: {said}"
+        return int(code), *said
+
+
+def _read(out: int, err: int, words: Sequence[str], patience: float) -> tuple[bytes, bytes]:
+    """All that comes through both, until nobody is left to write."""
+    parts: dict[int, list[bytes]] = {out: [], err: []}
+    with selectors.DefaultSelector() as selector:
+        for each in parts:
+            selector.register(each, selectors.EVENT_READ)
+        while selector.get_map():
+            ready = selector.select(patience)
+            assert ready, f"{words} says nothing more: {parts}"
+            for key, _ in ready:
+                if part := os.read(key.fd, 1 << 16):
+                    parts[key.fd].append(part)
+                else:
+                    selector.unregister(key.fd)
+                    os.close(key.fd)
+    return b"".join(parts[out]), b"".join(parts[err])
+
+
+@cache
+def warm() -> Warm:
+    """The one of this process, made when it is first asked for."""
+    strange = ("STACKCTL_", "FLASK", "VIRTUAL_ENV", "PYTHON")
+    return Warm({name: value for name, value in os.environ.items() if not name.startswith(strange)})
+
+
+# What follows runs in the other process.
+
+
+def serve(requests: socket.socket) -> None:
+    """A fork for every request, until nobody can ask any more."""
+    import stack
+    from stack import render
+
+    for each in pkgutil.walk_packages(stack.__path__, "stack."):
+        if not each.name.endswith("__main__") and not each.name.startswith(("stack.wsgi", "stack.facts.discover")):
+            importlib.import_module(each.name)
+    render.load()
+    gc.freeze()  # nothing of it is looked at again in the forks
+    while True:
+        asked, fds, _, _ = socket.recv_fds(requests, MOST, 4)
+        if not asked:
+            return
+        if os.fork() == 0:
+            requests.close()
+            words, directory, environment = json.loads(asked)
+            _run(words, directory, environment, socket.socket(fileno=fds[0]), fds[1:])
+        for fd in fds:
+            os.close(fd)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                pass
+
+
+def _run(words: list[str], directory: str, environment: dict[str, str], reply: socket.socket, fds: list[int]) -> None:
+    """The command, in its fork."""
+    for number, fd in enumerate(fds):
+        os.dup2(fd, number)
+        os.close(fd)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(directory)
+    if "-P" not in words:
+        sys.path[:0] = [directory]
+    sys.argv = ["stack", *words[words.index("stack") + 1 :]]
+    code: object = 0
+    try:
+        runpy.run_module("stack", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:  # noqa: BLE001 - as Python does
+        traceback.print_exc()
+        code = 1
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    reply.send(str(code).encode())
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    with socket.socket(fileno=int(sys.argv[1])) as ours:
+        serve(ours)
