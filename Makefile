@@ -46,9 +46,9 @@ mistakes: packages $(VENV)/.dev ## docs/mistakes.md: what is said to each mistak
 faults: packages $(VENV)/.dev ## docs/faults.md: what holds when things go wrong, and without stackctl, from a run
 	$(BIN)/python tests/faults/write.py
 
-soak: packages $(VENV)/.dev ## a quarter of an hour of load, reloads and deaths at random; SOAK_SECONDS, SOAK_SEED
+soak: packages $(VENV)/.dev ## half an hour of load, reloads and deaths at random; SOAK_SECONDS, SOAK_RELOADS, SOAK_SEED
 	$(BIN)/python tests/soak.py
-	KILLS=20 $(E2E) tests/e2e/test_crashes.py -k supervisor_killed
+	KILLS=20 $(E2E) -n 3 tests/e2e/test_crashes.py -k supervisor_killed
 
 bench: packages $(VENV)/.bench ## docs/bench.md: the bundled server beside others, a run of ten minutes; BENCH_ONLY, BENCH_SECONDS
 	$(BIN)/python tests/bench/write.py

@@ -1,20 +1,24 @@
 """Load for a long time, with reloads and deaths at random, and what they must not cost.
 
-`make soak` takes a quarter of an hour and more; SOAK_SECONDS makes it shorter or longer, SOAK_SEED replays the order of
-events. What fails is told, and is the exit code.
+Of each app server, all at the same time: a quarter of an hour of deaths and reloads at random (SOAK_SECONDS), then a
+hundred reloads one after the other (SOAK_RELOADS). SOAK_SEED replays the order of events. What fails is told, and is
+the exit code.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import random
 import signal
 import sys
 import threading
 import time
+from concurrent.futures import Future, ProcessPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -26,30 +30,53 @@ from tests.e2e.kept import Kept, ended, is_whole
 from tests.e2e.project import lives, until
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "900"))
-SEED = int(os.environ.get("SOAK_SEED", str(random.SystemRandom().getrandbits(32))))
-RELOADS = max(5, min(100, round(SECONDS / 9)))
+SEED = int(os.environ.setdefault("SOAK_SEED", str(random.SystemRandom().getrandbits(32))))  # the same in each process
+RELOADS = int(os.environ.get("SOAK_RELOADS", "100"))
 WARM_UP = 0.2  # of the time, before anything is measured
 SLOW = 2.0  # seconds
+PIECES = 20  # of a slow upload
 THREADS = 4  # of a worker
 WITHIN = 60.0  # seconds: a deadline
 
 
 class Crowd(Load):
-    """Visitors of every kind: kept and fresh connections, GET and POST, slow requests, streams, uploads."""
+    """Visitors of every kind: kept and fresh connections, GET and POST, slow requests, streams, slow uploads too."""
 
     def __init__(self, port: int) -> None:
         super().__init__(port, clients=6, slow=False)
-        kinds = (("GET", f"/slow?seconds={SLOW:g}", None), ("GET", "/stream", None), ("POST", "/echo", bytes(1 << 20)))
+        kinds: tuple[tuple[str, str, bytes | None, float], ...] = (
+            ("GET", f"/slow?seconds={SLOW:g}", None, 0),
+            ("GET", "/stream", None, 0),
+            ("POST", "/echo", bytes(1 << 20), 0),
+            ("POST", "/echo", bytes(range(256)) * 400, SLOW),
+        )
         for kind in kinds:
             number = len(self._good)
             self._good.append(0)
             self._threads.append(threading.Thread(target=self._repeat, args=(number, *kind)))
 
-    def _repeat(self, number: int, method: str, path: str, body: bytes | None) -> None:
-        connection = HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
+    def _repeat(self, number: int, method: str, path: str, body: bytes | None, seconds: float) -> None:
+        connection = Dribbling(self._port, seconds)
         while not self._stopped.wait(0.1):
             self._try(connection, number, method, path, body)
         connection.close()
+
+
+class Dribbling(HTTPConnection):
+    """Takes so many seconds to send a body of some size."""
+
+    def __init__(self, port: int, seconds: float) -> None:
+        super().__init__("127.0.0.1", port, timeout=PATIENCE)
+        self._pause = seconds / PIECES
+
+    def send(self, data: Any) -> None:
+        if len(data) < PIECES * 1000:  # the head
+            super().send(data)
+            return
+        size = math.ceil(len(data) / PIECES)
+        for start in range(0, len(data), size):
+            super().send(data[start : start + size])
+            time.sleep(self._pause)
 
 
 def begun(engine: str) -> Kept:
@@ -110,16 +137,15 @@ def soak(engine: str) -> list[str]:
     """The long run of one engine; what was wrong."""
     stack, events = begun(engine), random.Random(SEED)
     try:
-        share = SECONDS / len(ENGINES)
-        havoc(stack, events, share * WARM_UP)
+        havoc(stack, events, SECONDS * WARM_UP)
         fds, processes, rss = measured(stack)
-        deaths, good, failed = havoc(stack, events, share)
+        deaths, good, failed = havoc(stack, events, SECONDS)
         after = measured(stack)
     finally:
         ended(stack)
     grown = after[2] / rss - 1
     tell(
-        f"{engine}: {share:.0f} s, {deaths} deaths, {len(failed)} of {good + len(failed)} requests failed;"
+        f"{engine}: {SECONDS:.0f} s, {deaths} deaths, {len(failed)} of {good + len(failed)} requests failed;"
         f" descriptors {fds} -> {after[0]}, processes {processes} -> {after[1]}, memory {100 * grown:+.1f} %"
     )
     wrong = []
@@ -139,11 +165,21 @@ def tell(text: str) -> None:
 
 
 def main() -> int:
-    tell(f"SOAK_SEED={SEED} SOAK_SECONDS={SECONDS:g}")
-    wrong = [f"{engine}: {each}" for run in (reloads, soak) for engine in ENGINES for each in run(engine)]
+    tell(f"SOAK_SEED={SEED} SOAK_SECONDS={SECONDS:g} SOAK_RELOADS={RELOADS}")
+    with ProcessPoolExecutor(len(ENGINES)) as pool:
+        runs = [(engine, pool.submit(run, engine)) for run in (soak, reloads) for engine in ENGINES]
+        wrong = [f"{engine}: {each}" for engine, run in runs for each in found(run)]
     for each in wrong[:50]:
         tell(each)
     return bool(wrong)
+
+
+def found(run: Future[list[str]]) -> list[str]:
+    """What a run has found wrong; that it broke off is, too."""
+    try:
+        return run.result()
+    except (AssertionError, OSError) as error:
+        return [str(error)]
 
 
 if __name__ == "__main__":
