@@ -25,8 +25,8 @@ STOP_WORD = ""
 ORPHAN_SIGNAL = "QUIT"
 LEAVE_SIGNAL = "TERM"
 ENFORCES: Mapping[str, str] = {
-    "timeout": "timeout",
-    "kill": "(its arbiter)",
+    "timeout": "(its guard)",
+    "kill": "(its guard)",
     "drain": "graceful_timeout",
     "buffer": "(no limit)",
     "backlog": "backlog",
@@ -43,7 +43,6 @@ def files(launch: Launch) -> tuple[File, ...]:
         directory=launch.entry_directory,
         workers=launch.workers,
         threads=threads,
-        timeout=math.ceil(limits.timeout),
         drain=max(1, math.floor(limits.drain)),
         backlog=limits.backlog,
         field=limits.field,

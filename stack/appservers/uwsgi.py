@@ -27,8 +27,8 @@ STOP_WORD = "q"
 ORPHAN_SIGNAL = "INT"
 LEAVE_SIGNAL = "HUP"
 ENFORCES: Mapping[str, str] = {
-    "timeout": "harakiri",
-    "kill": "(its master)",
+    "timeout": "(its guard)",
+    "kill": "(its guard)",
     "drain": "worker-reload-mercy",
     "buffer": "buffer-size",
     "backlog": "listen",
@@ -45,7 +45,6 @@ def files(launch: Launch) -> tuple[File, ...]:
         name=launch.name,
         workers=launch.workers,
         threads=launch.app.server.threads,
-        harakiri=math.ceil(limits.timeout),
         mercy=max(1, math.floor(limits.drain)),
         buffer_size=min(limits.buffer, BUFFER_MOST),
         backlog=limits.backlog,

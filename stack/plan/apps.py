@@ -5,12 +5,12 @@ from __future__ import annotations
 import keyword
 import re
 
-from stack.appservers import APP_SERVERS, PEERS, AppServer, Launch
+from stack.appservers import APP_SERVERS, PEERS, AppServer, Launch, tally
 from stack.config import AUTO, BUNDLED, App, Config, Site
 from stack.desired import File, Probe, Service, digest
 from stack.errors import ConfigError
 from stack.facts import AppFacts, Facts
-from stack.limits import Limits
+from stack.limits import AppLimits, Limits
 from stack.plan.known import known
 from stack.plan.sites import host
 from stack.render import render
@@ -28,7 +28,7 @@ def files(config: Config, facts: Facts, limits: Limits, name: str) -> tuple[File
     return (
         _entry(name, facts.apps[name]),
         *((proxied,) if _is_proxied(app) else ()),
-        *((_guarded(name, app, limits.apps[name].timeout),) if engine(app).LEAVE_SIGNAL else ()),
+        *(_guarded(name, app, limits.apps[name]) if engine(app).LEAVE_SIGNAL else ()),
         *engine(app).files(_launch(config, facts, limits, name)),
     )
 
@@ -79,10 +79,17 @@ def _inner(app: App) -> str:
     return "stackctl_proxied" if _is_proxied(app) else "stackctl_entry"
 
 
-def _guarded(name: str, app: App, timeout: float) -> File:
-    leave_signal = engine(app).LEAVE_SIGNAL
-    text = render("app/guarded.py.j2", name=name, inner=_inner(app), timeout=timeout, leave_signal=leave_signal)
-    return File(f"{_entry_directory(name)}/stackctl_guarded.py", text)
+def _guarded(name: str, app: App, limits: AppLimits) -> tuple[File, ...]:
+    text = render(
+        "app/guarded.py.j2",
+        name=name,
+        inner=_inner(app),
+        timeout=limits.timeout,
+        kill_after=limits.kill - limits.timeout,
+        leave_signal=engine(app).LEAVE_SIGNAL,
+    )
+    directory = _entry_directory(name)
+    return (File(f"{directory}/stackctl_guarded.py", text), tally.file(name, directory))
 
 
 def _entry_directory(name: str) -> str:
@@ -160,6 +167,7 @@ def service(config: Config, facts: Facts, limits: Limits, name: str) -> Service:
         reads=digest(files(config, facts, limits, name)),
         idle_within=IDLE_WITHIN if keeps_alive(app) else 0.0,
         keep_previous=app.server.keep_previous,
+        tally_variable=tally.VARIABLE if server.LEAVE_SIGNAL else "",
         stop_word=server.STOP_WORD,
         stop_signal=server.STOP_SIGNAL,
         orphan_signal=server.ORPHAN_SIGNAL,

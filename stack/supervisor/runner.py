@@ -31,6 +31,7 @@ __all__ = [
     "ended",
     "generation_control",
     "generation_socket",
+    "generation_tally",
     "has_open",
     "is_stopped",
     "reap",
@@ -95,11 +96,17 @@ def generation_control(service: Service, number: int) -> str:
     return str(Path(service.link).with_name(f"{service.name}.g{number}.control"))
 
 
+def generation_tally(service: Service, number: int) -> str:
+    """The file in which a generation's workers may tell what they do: `app.g7.tally`."""
+    return str(Path(service.link).with_name(f"{service.name}.g{number}.tally"))
+
+
 def remove_files(service: Service, number: int) -> None:
-    """Removes a generation's sockets and fifo, which not every app server does, and none that was killed."""
+    """Removes a generation's sockets, fifo and tally, which not every app server does, and none that was killed."""
     if service.link:
         Path(generation_socket(service, number)).unlink(missing_ok=True)
         Path(generation_control(service, number)).unlink(missing_ok=True)
+        Path(generation_tally(service, number)).unlink(missing_ok=True)
 
 
 def spawn(service: Service, number: int, listeners: Mapping[str, int]) -> Spawned:
@@ -111,6 +118,8 @@ def spawn(service: Service, number: int, listeners: Mapping[str, int]) -> Spawne
     argv = [_filled(each, service, number) for each in service.argv]
     handed = [listeners[address] for address in service.listeners]
     environment = _environment(service)
+    if service.tally_variable:
+        environment[service.tally_variable] = generation_tally(service, number)
     if service.listeners_variable:
         environment[service.listeners_variable] = "".join(f"{3 + index};" for index in range(len(handed)))
     parent = os.getpid()

@@ -61,6 +61,11 @@ FAULTS = (
         "pauses that grow: few spawns, next to no CPU; it serves again when the cause is gone",
     ),
     Fault(
+        "crash loop of what was ready",
+        "`os._exit(3)` 10 ms after the app was imported, once it has served",
+        "the same: few spawns, and it serves again when the cause is gone",
+    ),
+    Fault(
         "broken code at a reload",
         "a syntax error, a missing module, an exception in turn, under load",
         "refused with the traceback; the old code serves on, no request fails",
@@ -135,8 +140,6 @@ def fault(name: str) -> Callable[[Callable[..., str]], Callable[..., None]]:
             column = named.get("engine", ENGINES[0]) if stack is None else stack.column
             try:
                 seen = Seen(name, column, True, test(*arguments, **named))
-            except NotKept as limit:
-                seen = Seen(name, column, False, str(limit))
             except (AssertionError, OSError, HTTPException, psutil.Error) as error:
                 if stack is None or column not in PEERS:
                     raise
@@ -155,10 +158,6 @@ def note(seen: Seen) -> None:
     if file := os.environ.get(RECORD):
         with Path(file).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(asdict(seen)) + "\n")
-
-
-class NotKept(Exception):  # noqa: N818 - what is said is the news, not an error
-    """A promise that one app server cannot keep, whoever runs it: the test knows it, and the table tells."""
 
 
 class Watch:
