@@ -15,7 +15,9 @@ import signal
 import sys
 import threading
 import time
-from concurrent.futures import Future, ProcessPoolExecutor
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ RELOADS = int(os.environ.get("SOAK_RELOADS", "100"))
 WARM_UP = 0.2  # of the time, before anything is measured
 SLOW = 2.0  # seconds
 PIECES = 20  # of a slow upload
+LINES = 100  # of the log, where something failed
 THREADS = 4  # of a worker
 WITHIN = 60.0  # seconds: a deadline
 
@@ -79,26 +82,34 @@ class Dribbling(HTTPConnection):
             time.sleep(self._pause)
 
 
-def begun(engine: str) -> Kept:
-    stack = Kept(engine)
+@contextlib.contextmanager
+def begun(engine: str) -> Iterator[tuple[Kept, list[str]]]:
+    """A stack, and what is found wrong with it; if there is something, it is told, and the log too."""
+    stack, wrong = Kept(engine), list[str]()
     stack.timeout = 10
-    stack.begin(f"--set=server.threads={THREADS}")
-    return stack
+    try:
+        stack.begin(f"--set=server.threads={THREADS}")
+        yield stack, wrong
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other runs go on
+        wrong += traceback.format_exception(error)
+    finally:
+        if wrong:
+            said = [each for each in stack.log().splitlines() if " stack[" in each or " app[" in each]
+            tell("\n".join(f"{engine}: {each}" for each in [*wrong, *said[-LINES:]]))
+        ended(stack)
 
 
 def reloads(engine: str) -> list[str]:
     """Reload after reload under load; what failed."""
-    stack = begun(engine)
-    try:
+    with begun(engine) as (stack, wrong):
         with Crowd(stack.port) as load:
             for number in range(RELOADS):
                 stack.write("version.txt", f"{number}")
                 stack.reload()
                 until(lambda number=number: stack.get("/").text == f"{number}", "the new code answers", WITHIN)  # type: ignore[misc]
         tell(f"{engine}: {RELOADS} reloads, {len(load.failed)} of {load.good + len(load.failed)} requests failed")
-        return load.failed
-    finally:
-        ended(stack)
+        wrong.extend(load.failed)
+    return wrong
 
 
 def measured(stack: Kept) -> tuple[int, int, int]:
@@ -120,6 +131,7 @@ def havoc(stack: Kept, events: random.Random, seconds: float) -> tuple[int, int,
     with Crowd(stack.port) as load:
         while time.monotonic() < end:
             event = events.choice(("reload", "kill", "stop"))
+            victim = 0
             if event == "reload":
                 stack.reload()
             else:
@@ -127,7 +139,7 @@ def havoc(stack: Kept, events: random.Random, seconds: float) -> tuple[int, int,
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(victim, signal.SIGKILL if event == "kill" else signal.SIGSTOP)
                     deaths += 1
-            until(lambda: is_whole(stack), f"it is whole again after: {event}", WITHIN)
+            until(lambda victim=victim: is_whole(stack) and victim not in stack.workers("app"), event, WITHIN)  # type: ignore[misc]
             enough = load.good + events.randrange(20, 200)
             until(lambda enough=enough: load.good >= enough, "requests are answered", WITHIN)  # type: ignore[misc]
     return deaths, load.good, load.failed
@@ -135,28 +147,25 @@ def havoc(stack: Kept, events: random.Random, seconds: float) -> tuple[int, int,
 
 def soak(engine: str) -> list[str]:
     """The long run of one engine; what was wrong."""
-    stack, events = begun(engine), random.Random(SEED)
-    try:
+    with begun(engine) as (stack, wrong):
+        events = random.Random(SEED)
         havoc(stack, events, SECONDS * WARM_UP)
         fds, processes, rss = measured(stack)
         deaths, good, failed = havoc(stack, events, SECONDS)
         after = measured(stack)
-    finally:
-        ended(stack)
-    grown = after[2] / rss - 1
-    tell(
-        f"{engine}: {SECONDS:.0f} s, {deaths} deaths, {len(failed)} of {good + len(failed)} requests failed;"
-        f" descriptors {fds} -> {after[0]}, processes {processes} -> {after[1]}, memory {100 * grown:+.1f} %"
-    )
-    wrong = []
-    if len(failed) > deaths * THREADS:  # what a worker had in hand that died
-        wrong += failed
-    if abs(after[0] - fds) > 2:
-        wrong.append(f"descriptors: {fds} -> {after[0]}")
-    if after[1] != processes:
-        wrong.append(f"processes: {processes} -> {after[1]}")
-    if grown >= 0.1:
-        wrong.append(f"memory grew by {100 * grown:.0f} %")
+        grown = after[2] / rss - 1
+        tell(
+            f"{engine}: {SECONDS:.0f} s, {deaths} deaths, {len(failed)} of {good + len(failed)} requests failed;"
+            f" descriptors {fds} -> {after[0]}, processes {processes} -> {after[1]}, memory {100 * grown:+.1f} %"
+        )
+        if len(failed) > deaths * THREADS:  # what a worker had in hand that died
+            wrong.extend(failed)
+        if abs(after[0] - fds) > 2:
+            wrong.append(f"descriptors: {fds} -> {after[0]}")
+        if after[1] != processes:
+            wrong.append(f"processes: {processes} -> {after[1]}")
+        if grown >= 0.1:
+            wrong.append(f"memory grew by {100 * grown:.0f} %")
     return wrong
 
 
@@ -167,19 +176,8 @@ def tell(text: str) -> None:
 def main() -> int:
     tell(f"SOAK_SEED={SEED} SOAK_SECONDS={SECONDS:g} SOAK_RELOADS={RELOADS}")
     with ProcessPoolExecutor(len(ENGINES)) as pool:
-        runs = [(engine, pool.submit(run, engine)) for run in (soak, reloads) for engine in ENGINES]
-        wrong = [f"{engine}: {each}" for engine, run in runs for each in found(run)]
-    for each in wrong[:50]:
-        tell(each)
-    return bool(wrong)
-
-
-def found(run: Future[list[str]]) -> list[str]:
-    """What a run has found wrong; that it broke off is, too."""
-    try:
-        return run.result()
-    except (AssertionError, OSError) as error:
-        return [str(error)]
+        runs = [pool.submit(run, engine) for run in (soak, reloads) for engine in ENGINES]
+    return any(run.result() for run in runs)
 
 
 if __name__ == "__main__":

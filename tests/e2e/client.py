@@ -122,7 +122,8 @@ class Load:
         except (OSError, HTTPException) as error:
             problem = repr(error)
             connection.close()
-        self.failed.append(f"client {number}: {method} {path} after {time.monotonic() - began:.3f} s: {problem}")
+        now = time.strftime("%H:%M:%S")
+        self.failed.append(f"{now} client {number}: {method} {path} after {time.monotonic() - began:.3f} s: {problem}")
 
     def _send(self, connection: HTTPConnection, number: int, method: str, path: str, body: bytes | None) -> None:
         connection.request(method, path, body, {"Connection": "close"} if number == 0 else {})
