@@ -10,6 +10,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from http.client import HTTPConnection
+from typing import Any
 
 import psutil
 import pytest
@@ -192,8 +193,27 @@ def test_only_the_web_server_may_connect(way: Way) -> None:
     assert stat.S_IMODE(directory.stat().st_mode) & 0o007 == 0
     (generation,) = directory.glob("app.g*.sock")
     assert stat.S_IMODE(generation.stat().st_mode) == 0o600
-    for fifo in directory.glob("*.control"):
-        assert stat.S_IMODE(fifo.stat().st_mode) & 0o077 == 0
+    for private in (*directory.glob("*.control"), *directory.glob("*.tally")):
+        assert stat.S_IMODE(private.stat().st_mode) & 0o077 == 0
+
+
+def test_status_tells_what_the_workers_do(way: Way) -> None:
+    def told() -> list[dict[str, Any]]:
+        (app,) = (each for each in way.run("status", "--json").json["services"] if each["name"] == "app")
+        found: list[dict[str, Any]] = app["generations"][0]["workers"]
+        return found
+
+    def requests() -> int:
+        return sum(each["requests"] for each in told())
+
+    before = requests()
+    for _ in range(5):
+        assert way.get("/").text == "telling"
+    until(lambda: requests() >= before + 5, "its requests are told")
+    assert {each["pid"] for each in told()} == way.workers("app")
+    assert all(each["state"] == "ready" and each["rss"] > 0 for each in told())
+    until(lambda: any(each["requests_per_second"] > 0 for each in told()), "the rate is told")
+    assert "2 workers, " in way.run("status").out
 
 
 def test_a_reload_leaves_one_generation_and_its_files(way: Way) -> None:
@@ -202,5 +222,8 @@ def test_a_reload_leaves_one_generation_and_its_files(way: Way) -> None:
     (generation,) = way.service("app")["generations"]
     names = {each.name for each in (way.runtime / "sockets").iterdir()}
     number = generation["number"]
-    assert names - {f"app.g{number}.control"} == {f"app.{way.protocol}.sock", f"app.g{number}.sock"}
+    assert names - {f"app.g{number}.control", f"app.g{number}.tally"} == {
+        f"app.{way.protocol}.sock",
+        f"app.g{number}.sock",
+    }
     assert "kills" not in way.log()

@@ -76,7 +76,9 @@ def test_the_program_accepts_it(name: str, tmp_path: Path) -> None:
 @each_variant
 def test_the_program_refuses_a_misspelt_line(name: str, tmp_path: Path) -> None:
     file = placed(name, tmp_path)
-    right, wrong = ("timeout = ", "timeout = -") if name == "gunicorn" else ("listen = ", "lissten = ")
+    right, wrong = (
+        ("graceful_timeout = ", "graceful_timeout = -") if name == "gunicorn" else ("listen = ", "lissten = ")
+    )
     text = file.read_text()
     assert text.count(f"\n{right}") == 1
     file.write_text(text.replace(f"\n{right}", f"\n{wrong}"))
