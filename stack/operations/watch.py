@@ -6,6 +6,8 @@ log. What is saved while a reload goes on leads to one more, however much it is.
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -75,6 +77,7 @@ def watch(project: Path, talk: Callable[[str], None], pid_file: Path | None = No
             if watched.directories != directories:
                 break  # first look there, too: what is saved from now on must not be missed
             talk(f"changed: {_listed(changed, project)}")
+            _forget_compiled(changed)
             stamps, changed = watched.stamps(), set()
             _reload(project, where, presence, talk)
     talk("the stack has ended")
@@ -199,6 +202,14 @@ def _reload(project: Path, where: str, presence: _Presence, talk: Callable[[str]
         return
     for each in changes:
         talk(each)
+
+
+def _forget_compiled(changed: Iterable[Path]) -> None:
+    """Python takes a file that was saved in the same second, with the same size, for the one that it has compiled."""
+    for source in changed:
+        for compiled in (source.parent / "__pycache__").glob(f"{glob.escape(source.stem)}.*.pyc"):
+            with contextlib.suppress(OSError):
+                compiled.unlink()
 
 
 def _listed(changed: Iterable[Path], project: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -23,8 +24,7 @@ def app(environ, start_response):
 
 
 def code(version: str) -> str:
-    """Each of another size: Python takes one that was saved in the same second, with the same size, for the same."""
-    return APP.format(version=version) + "#" * int(version)
+    return APP.format(version=version)
 
 
 def serves(project: Project, version: str) -> None:
@@ -117,6 +117,16 @@ def replaced(path: Path, text: str) -> None:
     fresh = path.with_name("fresh")
     fresh.write_text(text)
     fresh.rename(path)
+
+
+def test_save_of_the_same_size_in_the_same_second_is_served(steered: Project, stack: Foreground) -> None:  # noqa: ARG001
+    """Python alone would take it for what it has compiled."""
+    moment = (steered.directory / "app.py").stat().st_mtime
+    for version in ("2", "3"):
+        fresh = steered.write(".app.py.tmp", code(version))
+        os.utime(fresh, (moment, moment))
+        fresh.rename(steered.directory / "app.py")
+        serves(steered, version)
 
 
 def test_what_is_saved_during_a_reload_leads_to_one_more(steered: Project) -> None:
