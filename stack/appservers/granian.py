@@ -12,6 +12,7 @@ INSTALL = "granian"
 PROTOCOLS: tuple[str, ...] = ("http",)
 KEEPS_ALIVE = True
 FACES_CLIENTS = False
+PRELOADS = False
 MISREADS: tuple[str, ...] = ()
 STOP_SIGNAL = "TERM"
 STOP_WORD = ""

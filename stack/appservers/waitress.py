@@ -13,6 +13,7 @@ INSTALL = "waitress"
 PROTOCOLS: tuple[str, ...] = ("http",)
 KEEPS_ALIVE = True
 FACES_CLIENTS = False
+PRELOADS = False
 MISREADS: tuple[str, ...] = ()
 STOP_SIGNAL = "TERM"
 STOP_WORD = ""
