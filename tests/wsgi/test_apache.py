@@ -111,8 +111,8 @@ class Client:
         return self.connection.getresponse()
 
     def ask(self, path: str, method: str = "GET", body: object = None) -> tuple[int, bytes]:
-        response = self.begin(path, method, body)
-        return response.status, response.read()
+        with self.begin(path, method, body) as response:  # closed, though it may break off
+            return response.status, response.read()
 
     def environ(self, path: str, headers: dict[str, str] | None = None) -> dict[str, str]:
         response = self.begin(path, headers=headers)

@@ -218,8 +218,8 @@ def test_chunked_upload(client: Client) -> None:
 def test_answer_that_breaks_off_is_broken_at_the_client_too(front: Path, protocol: str, path: str) -> None:
     client = Client(front / f"{protocol}.sock")
     client.request("GET", path)
-    with pytest.raises((IncompleteRead, ConnectionResetError, RemoteDisconnected)):
-        client.getresponse().read()
+    with pytest.raises((IncompleteRead, ConnectionResetError, RemoteDisconnected)), client.getresponse() as response:
+        response.read()
     client.close()
 
 
