@@ -6,10 +6,15 @@ import os
 import signal
 from random import SystemRandom
 
+import hypothesis
+
 SEEDS = {
     "FLEET_SEED": "replays the fresh part of the fleet's simulation",
     "KILL_SEED": "the moments at which supervisors are killed",
 }
+# How long an example takes says something of the machine, and nothing of the code.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 # A shell has what it runs in the background ignore SIGINT, and nohup SIGHUP: so would all that the tests start, but for
 # a handler, which nobody inherits.
 signal.signal(signal.SIGINT, signal.default_int_handler)
