@@ -23,7 +23,8 @@ from .client import Answer, ask
 from .project import STACKCTL, WITHIN, Project, lives, until
 
 ETC = Path("/etc/nginx")
-OWN = (ETC, Path("/var/log/nginx"), Path("/var/lib/nginx"))
+PAGE = Path("/var/www/html/index.nginx-debian.html")
+OWN = (ETC, PAGE.parent, Path("/var/log/nginx"), Path("/var/lib/nginx"))
 NETWORK = 0x40000000  # CLONE_NEWNET
 # nginx.pid goes to /run, and stackctl's sockets stay where they are: everybody else looks for them there, too.
 MOUNTS = """
@@ -64,6 +65,7 @@ class Debian:
         for each in (*OWN[1:], Path("/run")):
             self._of(each).mkdir(parents=True)
         shutil.copytree(ETC, self._of(ETC), symlinks=True)
+        shutil.copy(PAGE, self._of(PAGE))  # that alone: an Apache beside it puts a page there that comes first
         if layout == "conf.d":  # as nginx.org packages it: the default site is in there, and the other folders are not
             shutil.copy(ETC / "sites-available" / "default", self._of(ETC) / "conf.d" / "default.conf")
             for name in ("sites-available", "sites-enabled"):

@@ -37,6 +37,7 @@ APPS = ROOT / "tests" / "apps"
 WITHIN = 30.0  # seconds: a deadline for what should take less than one
 PATIENCE = 90.0  # seconds that a command may take
 STACKCTL = (sys.executable, "-m", "stack")
+STATIC = '[site.static]\n"/static" = "static"\n'  # the folder of the steered app, which is no Flask app to tell of it
 # An app that does something in the server only: who just looks for the app does not come by stackctl's entry file.
 IN_THE_SERVER = """
 import os, sys, time

@@ -9,7 +9,7 @@ from typing import Any, cast
 import psutil
 import pytest
 
-from .project import Project, listens, until
+from .project import STATIC, Project, listens, until
 
 pytestmark = pytest.mark.e2e
 
@@ -33,18 +33,18 @@ def test_commands_work_from_a_subdirectory(example: Project) -> None:
     assert "stopped" in example.run("down", cwd=inside).err
 
 
-def test_project_can_be_named_from_anywhere(example: Project) -> None:
-    anywhere = example.place
-    place = ("--project", str(example.directory))
-    example.run(*place, "up", "-d", "--listen", example.address, cwd=anywhere)
-    assert example.run(*place, "status", "--json", cwd=anywhere).json["project"] == str(example.directory)
-    example.run(*place, "down", cwd=anywhere)
+def test_project_can_be_named_from_anywhere(steered: Project) -> None:
+    anywhere = steered.place
+    place = ("--project", str(steered.directory))
+    steered.run(*place, "up", "-d", "--listen", steered.address, cwd=anywhere)
+    assert steered.run(*place, "status", "--json", cwd=anywhere).json["project"] == str(steered.directory)
+    steered.run(*place, "down", cwd=anywhere)
 
 
-def test_status_tells_services_and_generations(example: Project) -> None:
-    example.up()
-    status = example.run("status", "--json").json
-    assert status["url"] == example.url
+def test_status_tells_services_and_generations(steered: Project) -> None:
+    steered.up()
+    status = steered.run("status", "--json").json
+    assert status["url"] == steered.url
     assert [each["name"] for each in status["services"]] == ["app", "nginx"]
     assert all(each["state"] == "serving" and each["restarts"] == 0 for each in status["services"])
     assert psutil.Process(status["pid"]).children()
@@ -52,20 +52,20 @@ def test_status_tells_services_and_generations(example: Project) -> None:
         assert psutil.Process(each["generations"][0]["pid"]).ppid() == status["pid"]
 
 
-def test_status_tells_what_the_workers_do(example: Project) -> None:
-    example.up()
-    before = workers(example)
+def test_status_tells_what_the_workers_do(steered: Project) -> None:
+    steered.up()
+    before = workers(steered)
     for _ in range(5):
-        assert example.get("/").status == 200
-    until(lambda: requests(workers(example)) >= requests(before) + 5, "its requests are told")
-    told = example.run("status").out
+        assert steered.get("/").status == 200
+    until(lambda: requests(workers(steered)) >= requests(before) + 5, "its requests are told")
+    told = steered.run("status").out
     assert f"{len(before)} workers, " in told
-    (nginx,) = (each for each in example.run("status", "--json").json["services"] if each["name"] == "nginx")
+    (nginx,) = (each for each in steered.run("status", "--json").json["services"] if each["name"] == "nginx")
     assert nginx["generations"][0]["workers"] is None
 
 
-def workers(example: Project) -> list[dict[str, Any]]:
-    (app,) = (each for each in example.run("status", "--json").json["services"] if each["name"] == "app")
+def workers(project: Project) -> list[dict[str, Any]]:
+    (app,) = (each for each in project.run("status", "--json").json["services"] if each["name"] == "app")
     return cast("list[dict[str, Any]]", app["generations"][0]["workers"])
 
 
@@ -90,11 +90,12 @@ def test_health_passes_every_hop(example: Project) -> None:
     assert all(each["ok"] for each in hops)
 
 
-def test_health_names_the_hop_that_is_broken(example: Project) -> None:
-    example.up()
-    for each in (example.directory / "static").iterdir():
+def test_health_names_the_hop_that_is_broken(steered: Project) -> None:
+    steered.write("stack.toml", STATIC)
+    steered.up()
+    for each in (steered.directory / "static").iterdir():
         each.unlink()
-    done = example.run("health", code=4)
+    done = steered.run("health", code=4)
     assert done.out.count("FAIL") == 1
     assert "static file of site" in done.out
     assert "answered 404" in done.out

@@ -6,12 +6,13 @@ import psutil
 import pytest
 
 from .client import Load
-from .project import Project, until
+from .project import STATIC, Project, until
 
 pytestmark = pytest.mark.e2e
 
 
 def test_app_server_faces_the_clients_and_serves_the_files(steered: Project) -> None:
+    steered.write("stack.toml", STATIC)
     done = steered.up("--no-nginx", "--set", "site.max_body=1k")
     assert "warning: no web server" in done.err
     assert "browser -> bundled server" in done.err

@@ -38,8 +38,8 @@ def test_check_refuses_what_up_would_refuse(steered: Project) -> None:
 def test_command_runs_in_the_app_s_world(steered: Project) -> None:
     steered.write("secrets.env", "TOKEN=hidden\n")
     steered.write("stack.toml", '[app]\nenv_file = "secrets.env"\nenv = { STAGE = "two" }\n')
-    look = "import os, app; print(os.getcwd(), os.environ['TOKEN'], os.environ['STAGE'], app.app.import_name)"
-    assert steered.run("run", "python", "-c", look).out == f"{steered.directory} hidden two app\n"
+    look = "import os, app; print(os.getcwd(), os.environ['TOKEN'], os.environ['STAGE'], app.VERSION)"
+    assert steered.run("run", "python", "-c", look).out == f"{steered.directory} hidden two 1\n"
 
 
 def test_command_s_exit_code_and_options_are_its_own(steered: Project) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from .conftest import Copy
 from .installed import ONE_PROCESS, venv
-from .project import APPS, Project
+from .project import APPS, STATIC, Project
 
 pytestmark = [pytest.mark.e2e, ONE_PROCESS]
 
@@ -36,7 +36,7 @@ def test_wheel_serves_a_project_whose_interpreter_knows_nothing_of_it(
         (place / "templates" / "nginx").mkdir(parents=True)
         (place / "templates" / "nginx" / "site.conf.j2").write_text("not ours")
     (elsewhere / "http.py").write_text("1 / 0  # neither is this\n")
-    project.write("stack.toml", f'[app]\npython = "{flask_only}"\n')
+    project.write("stack.toml", f'[app]\npython = "{flask_only}"\n{STATIC}')
     printed = project.run("nginx-conf", cwd=elsewhere)
     assert "uwsgi_pass" in printed.out
     project.up(cwd=elsewhere)

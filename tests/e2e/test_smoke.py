@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from .project import IN_THE_SERVER, Done, Foreground, Project, until
+from .project import IN_THE_SERVER, STATIC, Done, Foreground, Project, until
 
 pytestmark = pytest.mark.e2e
 
@@ -111,6 +111,7 @@ def test_path_that_fails_is_named_and_the_rest_is_tried(steered: Project) -> Non
 def test_what_is_listed_is_held_against_what_comes(steered: Project) -> None:
     steered.write(
         "stack.toml",
+        f"{STATIC}"
         '[[smoke]]\npath = "/echo"\nmethod = "POST"\nbody = "a\\nb"\ncontent_type = "text/plain"\ntext = "a"\n'
         '[[smoke]]\npath = "/static/hello.txt"\nheader = { ETag = "", Content-Type = "text/plain" }\n'
         '[[smoke]]\npath = "/pid"\ntext = "no number"\n'

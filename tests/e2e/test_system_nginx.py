@@ -21,7 +21,7 @@ from stack.facts.nginx import find_nginx
 
 from .client import Load, ask
 from .debian import Debian, skip_unless_possible
-from .project import Done, Project, free_port, listens, lives, until
+from .project import STATIC, Done, Project, free_port, listens, lives, until
 
 pytestmark = pytest.mark.e2e
 
@@ -36,7 +36,10 @@ needs_debian = pytest.mark.skipif(
 def test_stock_nginx_needs_the_printed_steps_and_nothing_else(steered: Project, layout: str) -> None:
     skip_unless_possible()
     shop, other = "shop.example.org", "www.example.org"
-    steered.write("stack.toml", f'[site]\nweb = "external"\nlisten = ["80", "[::]:80"]\nserver_names = ["{shop}"]\n')
+    steered.write(
+        "stack.toml",
+        f'[site]\nweb = "external"\nlisten = ["80", "[::]:80"]\nserver_names = ["{shop}"]\n{STATIC}',
+    )
     with Debian(steered, layout) as machine:
         machine.start_nginx()
         assert "Welcome to nginx" in machine.get(shop).text
@@ -126,6 +129,7 @@ class SystemNginx:
 @needs_debian
 @pytest.mark.parametrize("protocol", ["uwsgi", "http", "fastcgi", "scgi"])
 def test_site_goes_into_the_system_s_nginx_as_it_is_printed(steered: Project, protocol: str) -> None:
+    steered.write("stack.toml", STATIC)
     steered.up("--set", f"server.protocol={protocol}")
     port = free_port()
     printed = steered.run("nginx-conf", "--listen", f"127.0.0.1:{port}")
@@ -145,7 +149,7 @@ def test_site_goes_into_the_system_s_nginx_as_it_is_printed(steered: Project, pr
 @needs_debian
 def test_external_nginx_has_all_it_needs_in_what_is_printed(steered: Project) -> None:
     group = "www-data" if ROOT else grp.getgrgid(os.getegid()).gr_name
-    steered.write("stack.toml", f'[site]\nweb = "external"\nweb_group = "{group}"\n')
+    steered.write("stack.toml", f'[site]\nweb = "external"\nweb_group = "{group}"\n{STATIC}')
     done = steered.up()
     assert "stackctl nginx-conf" in done.err
     assert [each["name"] for each in steered.status()["services"]] == ["app"]

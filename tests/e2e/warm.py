@@ -16,6 +16,7 @@ import os
 import pkgutil
 import runpy
 import selectors
+import signal
 import socket
 import subprocess
 import sys
@@ -23,6 +24,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
 MOST = 200_000  # bytes of a request: arguments and environment
 
@@ -52,9 +54,7 @@ class Warm:
                 os.close(each)
             said = _read(out, err, words, patience)
             reply.settimeout(patience)
-            code = reply.recv(16)
-        assert code, f"{words} was killed: {said}"
-        return int(code), *said
+            return int(reply.recv(16)), *said
 
 
 def _read(out: int, err: int, words: Sequence[str], patience: float) -> tuple[bytes, bytes]:
@@ -95,22 +95,37 @@ def serve(requests: socket.socket) -> None:
             importlib.import_module(each.name)
     render.load()
     gc.freeze()  # nothing of it is looked at again in the forks
+    running: dict[int, socket.socket] = {}
+
+    def tell(*_: object) -> None:
+        """The exit code of each that has ended, to whom waits for it."""
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG)) != (0, 0):
+                pid, status = ended
+                with running.pop(pid) as reply:
+                    reply.send(str(os.waitstatus_to_exitcode(status)).encode())
+
+    signal.signal(signal.SIGCHLD, tell)
     while True:
         asked, fds, _, _ = socket.recv_fds(requests, MOST, 4)
         if not asked:
             return
-        if os.fork() == 0:
-            requests.close()
-            words, directory, environment = json.loads(asked)
-            _run(words, directory, environment, socket.socket(fileno=fds[0]), fds[1:])
-        for fd in fds:
+        words, directory, environment = json.loads(asked)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # until it is known whose end that is
+        reply = socket.socket(fileno=fds[0])
+        if (pid := os.fork()) == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+            for held in (requests, reply, *running.values()):
+                held.close()
+            run(words, directory, environment, fds[1:])
+        running[pid] = reply
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+        for fd in fds[1:]:
             os.close(fd)
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG) != (0, 0):
-                pass
 
 
-def _run(words: list[str], directory: str, environment: dict[str, str], reply: socket.socket, fds: list[int]) -> None:
+def run(words: list[str], directory: str, environment: dict[str, str], fds: list[int]) -> NoReturn:
     """The command, in its fork."""
     for number, fd in enumerate(fds):
         os.dup2(fd, number)
@@ -131,8 +146,7 @@ def _run(words: list[str], directory: str, environment: dict[str, str], reply: s
         code = 1
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    reply.send(str(code).encode())
-    os._exit(0)
+    os._exit(code if isinstance(code, int) else 1)
 
 
 if __name__ == "__main__":
