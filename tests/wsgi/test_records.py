@@ -135,6 +135,7 @@ def test_body_of_any_size_arrives_and_goes_out_in_records(pair: Make) -> None:
 
 def serve(connection: Connection) -> None:
     """All that arrives, up to the end of a request, and close."""
+    select.select([connection.sock], [], [])
     while connection.advance(0) and not connection.idle:
         select.select([connection.sock], [], [])
     connection.close()
