@@ -34,8 +34,7 @@ NOBODY: Asked = ("", "", "", "", "", "", "", "")
 
 def identify(environ: Environ) -> None:
     """See that the request has an id: the one that it came with, if it is a plain token, else a new one."""
-    found = environ.get("HTTP_X_REQUEST_ID")
-    if found is None or not IDENTITY.fullmatch(found):
+    if "HTTP_X_REQUEST_ID" not in environ or not IDENTITY.fullmatch(environ["HTTP_X_REQUEST_ID"]):
         environ["HTTP_X_REQUEST_ID"] = f"{_process}{next(_count):012x}"
 
 

@@ -127,6 +127,10 @@ class Body:
         return data
 
 
+NOTHING = Body()
+"""The body of every request that has none: reading changes nothing of it."""
+
+
 class LengthBody(Body):
     """A body of known length, of which `data` arrived with the head."""
 

@@ -17,14 +17,14 @@ import contextlib
 import os
 import select
 import socket
-import time
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from . import environ as environs
 from . import fastcgi, http, log, scgi, uwsgi
 from .access import NOBODY, asked, identify, identity
-from .body import Body, BodyCut, BodyTooLarge, ChunkedBody, LengthBody, PiecedBody
+from .body import NOTHING, Body, BodyCut, BodyTooLarge, ChunkedBody, LengthBody, PiecedBody
 from .protocol import Protocol, ProtocolError, name, spoken
 from .response import AS_CGI, AS_HTTP, PeerGone, Response, answer
 from .variables import length as length_of
@@ -85,28 +85,33 @@ class Service:
 class Connection:
     """One accepted connection. `deadline` is until when, in monotonic seconds, it may be waited for."""
 
+    # Here, not set for each connection: over uwsgi there is one for each request.
+    registered = False
+    _fresh = True
+    _keeps = False  # whether the client wants the connection to stay
+    _expected = False  # whether the client waits for "100 Continue"
+    _broken = False  # whether the request's body ended in a way that leaves its end unknown
+    _lingering = False
+    _unread: Body | None = None  # a body of whose rest nobody wants to know
+    _body = NOTHING  # of the request in hand
+    _waits = True  # whether a body that has not arrived is waited for, on a thread
+    _buffer = b""
+    _records: fastcgi.Records | None = None  # of FastCGI
+    _thread = 0
+    _clock = ""  # the variable in which the web server tells when it took the request
+
     def __init__(
         self, sock: socket.socket, peer: object, origin: Origin, service: Service, only: Protocol | None
     ) -> None:
         self.sock = sock
-        self.since = time.monotonic()
+        self.since = monotonic()
         self.deadline = self.since + service.head_within
-        self.registered = False
         self._origin = origin
         self._peer = (str(peer[0]), str(peer[1])) if isinstance(peer, tuple) else None
         self._service = service
         self._protocol = only
-        self._fresh = True
-        self._expected = False  # whether the client waits for "100 Continue"
-        self._broken = False  # whether the request's body ended in a way that leaves its end unknown
-        self._lingering = False
-        self._unread: Body | None = None  # a body of whose rest nobody wants to know
-        self._waits = True  # whether a body that has not arrived is waited for, on a thread
         self._patience = STALL if self._peer is not None else float("inf")
         self._left = self._patience  # seconds that the request may still wait for its peer, in all
-        self._buffer = b""
-        self._records: fastcgi.Records | None = None  # of FastCGI
-        self._thread = 0
 
     @property
     def faces_client(self) -> bool:
@@ -136,7 +141,7 @@ class Connection:
         """Do what the arrived bytes allow, on the given thread; whether to wait for more."""
         self._thread = thread
         try:
-            return self._advance()
+            return self._arrive() if self._unread is None else self._requests()
         except ProtocolError as error:
             with contextlib.suppress(OSError):
                 self._refuse(error)
@@ -145,9 +150,8 @@ class Connection:
             pass
         return False
 
-    def _advance(self) -> bool:
-        if self._unread is not None:
-            return self._requests()
+    def _arrive(self) -> bool:
+        """Receive, and serve the requests that have arrived whole; whether to wait for more."""
         try:
             data = self.sock.recv(RECEIVE, FLAGS)
         except BlockingIOError:
@@ -156,27 +160,33 @@ class Connection:
             return False
         if not data or self._lingering:
             return bool(data)
+        if self._buffer:
+            self._buffer += data
+            return self._requests()
         if self._fresh:
             self._fresh = False
             if not self._recognise(data[0]):
                 return False
-        elif not self._buffer and (self._records is None or self._records.idle):
-            self.deadline = time.monotonic() + self._service.head_within
-        self._buffer = self._buffer + data if self._buffer else data
-        return self._requests()
+        elif self._records is None or self._records.idle:
+            self.deadline = 0.0  # a request begins
+        self._buffer = data
+        stays = self._requests()
+        if not self.deadline:  # it has not arrived whole
+            self.deadline = monotonic() + self._service.head_within
+        return stays
 
     def _requests(self) -> bool:
         """Serve the requests that have arrived whole; whether to wait for more."""
-        request = self._http
-        if self._protocol is not Protocol.HTTP:
+        if self._protocol is Protocol.HTTP:
+            request = self._http
+        else:
             request = self._packet if self._records is None else self._fastcgi
         step = request if self._unread is None else self._drop
         while (stays := step()) and not self._lingering:
             if not self._buffer:
-                self.since = time.monotonic()
                 self.deadline = self.since + IDLE_WITHIN
                 return True
-            self.deadline = time.monotonic() + self._service.head_within
+            self.deadline = monotonic() + self._service.head_within
             step = request
         return stays is not False
 
@@ -187,6 +197,7 @@ class Connection:
             log.line(f"refused a connection that begins with {name(first)}")
             return False
         self._protocol = found
+        self._clock = "HTTP_X_REQUEST_START" if found is Protocol.HTTP else "REQUEST_START"
         if found is Protocol.FASTCGI:
             self._records = fastcgi.Records(self._service.max_head)
         return True
@@ -199,35 +210,37 @@ class Connection:
             return None
         if head.length:
             self._check(head.length)
-        data = self._buffer[head.size :]
+        line, data = self._buffer, self._buffer[head.size :]
         self._buffer = b""
+        self._keeps = head.keep_alive
         environ = environs.of_http(head, self._origin, self._peer)
-        body: Body
-        self._expected = head.expects_continue and not data
-        receive = self._continue if self._expected else self._receive
+        response = Response(self, head.method, head.minor and 1, self._persists)
         if head.length == 0:
-            body = Body()
-        elif head.length is None:
-            body = ChunkedBody(data, receive, self._service.max_body)
+            body = NOTHING
         else:
-            body = LengthBody(head.length, data, receive)
-
-        def persists() -> bool:
-            # Expected: nobody can know whether the body that was not asked for comes.
-            if self._service.draining or self._expected or self._broken or body.exceeded:
-                return False
-            return head.keep_alive and (body.unread or 0) <= DISCARD_LIMIT
-
-        response = Response(self, head.method, head.minor and 1, persists)
-        self._serve(environ, body, response)
+            self._expected = head.expects_continue and not data
+            receive = self._continue if self._expected else self._receive
+            if head.length is None:
+                body = ChunkedBody(data, receive, self._service.max_body)
+            else:
+                body = LengthBody(head.length, data, receive)
+        self._serve(environ, body, response, line)
         if not response.whole or not response.keep_alive:
             return self._end(response, unread=head.keep_alive or body.unread != 0)
-        if head.length == 0:
+        if body is NOTHING:
             self._buffer = data
             return True
         self._unread = body
-        self.deadline = time.monotonic() + DROP_WITHIN
+        self.deadline = monotonic() + DROP_WITHIN
         return self._drop()
+
+    def _persists(self) -> bool:
+        """Whether the connection may stay after this answer."""
+        # Expected: nobody can know whether the body that was not asked for comes.
+        if not self._keeps or self._service.draining or self._expected or self._broken:
+            return False
+        body = self._body
+        return body is NOTHING or (not body.exceeded and (body.unread or 0) <= DISCARD_LIMIT)
 
     def _drop(self) -> bool | None:
         """Read what the app has left of a body, as it arrives."""
@@ -242,6 +255,7 @@ class Connection:
         finally:
             self._waits = True
         self._unread = None
+        self.since = monotonic()
         self._buffer = body.leftover()
         return ended or self._linger()
 
@@ -258,7 +272,7 @@ class Connection:
             self._check(length)
         data = self._buffer[size:]
         self._buffer = b""
-        body = LengthBody(length, data, self._receive) if length else Body()
+        body = LengthBody(length, data, self._receive) if length else NOTHING
         response = Response(self, environ["REQUEST_METHOD"], None, _never, opening)
         self._serve(environ, body, response)
         return self._end(response, unread=body.unread != 0)
@@ -276,7 +290,7 @@ class Connection:
         environ = environs.of_variables(request.variables, self._origin)
         if request.length:
             self._check(request.length)
-        body = Body() if records.done else PiecedBody(records, self._receive_records, self._service.max_body)
+        body = NOTHING if records.done else PiecedBody(records, self._receive_records, self._service.max_body)
         response = Response(_Stdout(self, request.id), environ["REQUEST_METHOD"], None, _never, AS_CGI)
         self._serve(environ, body, response)
         if not response.whole:
@@ -297,18 +311,19 @@ class Connection:
         if most and length > most:
             raise ProtocolError(413, f"a body of {length} bytes, over {most} (--max-body)")
 
-    def _serve(self, environ: Environ, body: Body, response: Response) -> None:
+    def _serve(self, environ: Environ, body: Body, response: Response, line: bytes = b"") -> None:
         """Run the app on one request. Its errors end here, those that would end a process too."""
         service, thread = self._service, self._thread
-        environ["wsgi.input"] = body
+        environ["wsgi.input"] = self._body = body
         identify(environ)
         request = asked(environ) if service.access is not None else NOBODY
         tally = service.tally
         if tally is not None:
-            tally.begins(thread, environ, believed=self._origin.trusted)
+            taken = environ.get(self._clock) if self._origin.trusted else None
+            tally.begins(thread, line or environs.request_line(environ).encode("latin-1", "replace"), taken)
         self._left = self._patience
         service.current[thread] = environ
-        service.progress[thread] = began = time.monotonic()
+        service.progress[thread] = began = monotonic()
         try:
             result = service.app(environ, response.start)
             try:
@@ -326,12 +341,11 @@ class Connection:
         finally:
             service.progress[thread] = 0.0
             service.current[thread] = None
-        if tally is not None or service.access is not None:
-            ended = time.monotonic()
-            if tally is not None:
-                tally.ends(thread, failed=response.failed, size=response.sent, now=ended)
-            if service.access is not None:
-                service.access.write(request, response.status, response.sent, ended - began)
+        self.since = ended = monotonic()
+        if tally is not None:
+            tally.ends(thread, response.failed, response.sent, ended)
+        if service.access is not None:
+            service.access.write(request, response.status, response.sent, ended - began)
         if response.fault:
             log.line(f"{environs.request_line(environ)}: {response.fault} ({identity(environ)})")
 
@@ -398,7 +412,7 @@ class Connection:
             return False
         self._lingering = True
         self._buffer = b""
-        self.deadline = time.monotonic() + LINGER
+        self.deadline = monotonic() + LINGER
         return True
 
     def _continue(self, size: int) -> bytes:
@@ -448,8 +462,9 @@ class Connection:
             raise PeerGone(str(error)) from error
         if sent < len(data):
             self._send_rest(memoryview(data)[sent:])
-        if self._service.progress[self._thread]:
-            self._service.progress[self._thread] = time.monotonic()
+        progress = self._service.progress
+        if progress[self._thread]:
+            progress[self._thread] = monotonic()
 
     def _send_rest(self, data: memoryview) -> None:
         while data:
@@ -493,9 +508,9 @@ class Connection:
         progress[thread] = 0.0
         poll = select.poll()
         poll.register(self.sock, event)
-        before = time.monotonic()
+        before = monotonic()
         ready = bool(poll.poll(max(0.0, min(STALL, self._left)) * 1000))
-        now = time.monotonic()
+        now = monotonic()
         self._left -= now - before
         if counted:
             progress[thread] = now
@@ -505,7 +520,7 @@ class Connection:
         """Bytes have passed: the request gets on, and the peer has earned time."""
         self._left = min(self._patience, self._left + count / SLOWEST)
         if self._service.progress[self._thread]:
-            self._service.progress[self._thread] = time.monotonic()
+            self._service.progress[self._thread] = monotonic()
 
 
 class _Stdout:

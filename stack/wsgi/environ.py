@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -47,6 +48,7 @@ class Origin:
     def __post_init__(self) -> None:
         base = {
             "SCRIPT_NAME": "",
+            "REMOTE_ADDR": UNTOLD,
             "SERVER_NAME": self.name,
             "SERVER_SOFTWARE": f"stackctl/{__version__}",
             "wsgi.version": (1, 0),
@@ -64,24 +66,25 @@ class Origin:
 def of_http(head: Head, origin: Origin, peer: tuple[str, str] | None) -> Environ:
     """The environ of an HTTP request, but for `wsgi.input`; `peer` is the address and port of a TCP client."""
     fields = head.fields
-    environ = origin.base.copy()
-    environ.update(fields)
-    environ["REQUEST_METHOD"] = head.method
-    environ["REQUEST_URI"] = head.target
     path = head.path
-    environ["PATH_INFO"] = unquote(path, "latin-1") if "%" in path else path
-    environ["QUERY_STRING"] = head.query
-    environ["SERVER_PROTOCOL"] = "HTTP/1.1" if head.minor else "HTTP/1.0"
+    environ = {
+        **origin.base,
+        **fields,
+        "REQUEST_METHOD": head.method,
+        "REQUEST_URI": head.target,
+        "PATH_INFO": unquote(path, "latin-1") if "%" in path else path,
+        "QUERY_STRING": head.query,
+        "SERVER_PROTOCOL": "HTTP/1.1" if head.minor else "HTTP/1.0",
+    }
     if peer is not None:
         environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = peer
-    else:
-        environ["REMOTE_ADDR"] = UNTOLD
     if origin.trusted:
         told = fields.get("HTTP_X_FORWARDED_FOR")
         if told:
-            environ["REMOTE_ADDR"] = told.rpartition(",")[2].strip() or UNTOLD
+            environ["REMOTE_ADDR"] = told.rpartition(",")[2].strip() or UNTOLD if "," in told else told
             environ.pop("REMOTE_PORT", None)  # the peer's own
-        if fields.get("HTTP_X_FORWARDED_PROTO", "").lower() == "https":
+        scheme = fields.get("HTTP_X_FORWARDED_PROTO")
+        if scheme is not None and scheme.lower() == "https":
             environ["wsgi.url_scheme"] = "https"
             environ["HTTPS"] = "on"
     if origin.port:
@@ -97,13 +100,12 @@ def of_variables(found: dict[str, str], origin: Origin) -> Environ:
     Raises:
         ProtocolError: 400, there is no REQUEST_METHOD, or neither PATH_INFO nor REQUEST_URI.
     """
-    environ = origin.base.copy()
-    environ.update(found)
+    environ = origin.base | found
     uri = found.get("REQUEST_URI")
     if not found.get("REQUEST_METHOD") or (uri is None and "PATH_INFO" not in found):
         raise ProtocolError(400, "a request without REQUEST_METHOD, or with neither REQUEST_URI nor PATH_INFO")
     raw_path, _, query = (uri or "").partition("?")
-    whole = unquote(raw_path, "latin-1")
+    whole = unquote(raw_path, "latin-1") if "%" in raw_path else raw_path
     path = found.get("PATH_INFO")
     prefix = found.get("SCRIPT_NAME", "").rstrip("/")
     if path is None and prefix and found.get("SCRIPT_FILENAME", "").startswith(APACHE):
@@ -142,9 +144,13 @@ def request_line(environ: Environ) -> str:
 
 def _name_from_host(environ: Environ) -> None:
     """SERVER_NAME and SERVER_PORT, which PEP 3333 wants never empty, where nobody told them: from Host, by scheme."""
-    name, colon, port = environ.get("HTTP_HOST", "").rpartition(":")
-    if not colon or not port.isdigit():
-        name, port = f"{name}{colon}{port}", ""
+    name, port = _name_and_port(environ.get("HTTP_HOST", ""))
     environ["SERVER_NAME"] = name or environ["SERVER_NAME"] or "localhost"
     if not environ.get("SERVER_PORT"):
         environ["SERVER_PORT"] = port or ("443" if environ["wsgi.url_scheme"] == "https" else "80")
+
+
+@lru_cache(256)
+def _name_and_port(host: str) -> tuple[str, str]:
+    name, colon, port = host.rpartition(":")
+    return (name, port) if colon and port.isdigit() else (host, "")

@@ -13,12 +13,10 @@ import socket
 import struct
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from . import address
-
-if TYPE_CHECKING:
-    from .environ import Environ
 
 # The numbers of a thread, by their places.
 REQUESTS, ERRORS, BYTES, QUEUED, TIMED, ENDED = range(6)
@@ -54,20 +52,24 @@ class Tally:
     def rate(self, value: float) -> None:
         self._rate[0] = value
 
-    def begins(self, thread: int, environ: Environ, *, believed: bool) -> None:
-        """A request begins. The line has no query: who may see the state need not see what is in it."""
-        line = f"{environ['REQUEST_METHOD']} {environ['SCRIPT_NAME']}{environ['PATH_INFO']}"
-        LINE.pack_into(self._lines, thread * TEXT, line.encode("latin-1", "replace"))
-        began = environ.get("REQUEST_START") or environ.get("HTTP_X_REQUEST_START")
-        if began is not None and believed:
-            with contextlib.suppress(ValueError):
-                waited = time.time() - float(began.removeprefix("t="))
-                if waited < 3600.0:  # another unit, or nonsense
-                    at = thread * WIDTH
-                    self._numbers[at + QUEUED] += max(0.0, waited)
-                    self._numbers[at + TIMED] += 1
+    def begins(self, thread: int, line: bytes, taken: str | None) -> None:
+        """A request begins, with this line; the web server has taken it at this moment, if it tells.
 
-    def ends(self, thread: int, *, failed: bool, size: int, now: float) -> None:
+        The line may go on, as bytes do that begin with it: it costs less to part them when somebody looks.
+        """
+        LINE.pack_into(self._lines, thread * TEXT, line)
+        if taken is not None:
+            try:
+                waited = time.time() - float(taken if taken[0] != "t" else taken.removeprefix("t="))
+            except (ValueError, IndexError):
+                return
+            if waited < 3600.0:  # another unit, or nonsense
+                numbers, at = self._numbers, thread * WIDTH
+                numbers[at + TIMED] += 1
+                if waited > 0.0:
+                    numbers[at + QUEUED] += waited
+
+    def ends(self, thread: int, failed: bool, size: int, now: float) -> None:  # noqa: FBT001 - by place: 0.1 us less
         """It has ended, at this moment."""
         numbers, at = self._numbers, thread * WIDTH
         numbers[at] += 1
@@ -109,8 +111,11 @@ class Tally:
         }
 
     def _line(self, thread: int) -> str:
-        (data,) = LINE.unpack_from(self._lines, thread * TEXT)
-        return bytes(data).rstrip(b"\0").decode("utf-8", "replace")
+        """Method and path. Not the query: who may see the state need not see what is in it."""
+        data: bytes = LINE.unpack_from(self._lines, thread * TEXT)[0]
+        method, _, target = data.lstrip(b"\r\n").partition(b"\r")[0].rstrip(b"\0").partition(b" ")
+        path = target.partition(b" ")[0].partition(b"?")[0]
+        return (method + b" " + unquote_to_bytes(path)).decode("utf-8", "replace")
 
 
 class Teller:
