@@ -28,6 +28,7 @@ TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # noqa: S105 - no password
 REQUEST_LINE = re.compile(rf"({TOKEN}) ([!-~\x80-\xff]+) HTTP/([0-9]\.[0-9])")
 # RFC 9112 5: field-line = field-name ":" OWS field-value OWS; RFC 9110 5.5: no control characters but tab.
 FIELD_LINE = re.compile(rf"^({TOKEN}):[ \t]*([^\x00-\x08\n-\x1f\x7f]*)\r\n", re.MULTILINE)
+CONTROLS = bytes([*range(32), 127])
 # RFC 9112 2.2: a recipient may refuse a bare CR or LF. A CR at the end may be half of a CRLF.
 BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 # RFC 9112 3.2.2: absolute-form = scheme "://" authority path-abempty [ "?" query ]
@@ -73,8 +74,8 @@ def head(buffer: bytes, limit: int = HEAD_LIMIT) -> Head | None:
     if end < 0:
         _check_beginning(buffer, start, limit)
         return None
-    line, _, block = buffer[start : end + 2].decode("latin-1").partition("\r\n")
-    method, target, minor = _request_line(line)
+    line, _, block = buffer[start : end + 2].partition(b"\r\n")
+    method, target, minor = _request_line(line.decode("latin-1"))
     fields = _fields(block)
     if target[0] == "/" and "#" not in target and method != "CONNECT":
         path, _, query = target.partition("?")
@@ -140,20 +141,32 @@ def _key(name: str) -> str:
     return key
 
 
-def _fields(block: str) -> dict[str, str]:
-    """The header fields of whole lines."""
-    found = FIELD_LINE.findall(block)
-    # Each match is one whole line, since neither part can hold a line's end. So equal counts mean that all matched.
-    if len(found) != block.count("\n"):
-        raise ProtocolError(400, "a malformed header field")
-    # As most heads are: known names, each of them once, and nothing to strip (half the time of the loop below).
+def _fields(block: bytes) -> dict[str, str]:
+    """The header fields of whole lines.
+
+    Most heads have lines like `Name: value` only, with known names, each of them once. Those are not matched, but
+    parted, which takes two thirds of the time; any other block is `_odd_fields`.
+    """
+    lines = block.count(b"\r\n")
+    if len(block.translate(None, CONTROLS)) != len(block) - 2 * lines or b" \r" in block or b":  " in block:
+        return _odd_fields(block)
+    fields: dict[str, str] = {}
     try:
-        fields = {_keys[name]: value for name, value in found}
-        if len(fields) == len(found) and "" not in fields and " \r" not in block and "\t\r" not in block:
-            return fields
-    except KeyError:
-        pass
-    fields = {}
+        for line in block.decode("latin-1").split("\r\n", lines)[:-1]:
+            name, value = line.split(": ", 1)
+            fields[_keys[name]] = value
+    except (KeyError, ValueError):
+        return _odd_fields(block)
+    return fields if len(fields) == lines and "" not in fields else _odd_fields(block)
+
+
+def _odd_fields(block: bytes) -> dict[str, str]:
+    text = block.decode("latin-1")
+    found = FIELD_LINE.findall(text)
+    # Each match is one whole line, since neither part can hold a line's end. So equal counts mean that all matched.
+    if len(found) != text.count("\n"):
+        raise ProtocolError(400, "a malformed header field")
+    fields: dict[str, str] = {}
     for name, value in found:
         key = _keys.get(name)
         if key is None:
@@ -342,7 +355,7 @@ class Chunked:
             if len(self._buffer) - start >= TRAILER_LIMIT or BARE.search(self._buffer, start):
                 raise ProtocolError(400, "malformed trailer fields")
             return False
-        _fields(self._buffer[start : end + 2].decode("latin-1"))
+        _fields(bytes(self._buffer[start : end + 2]))
         self._at = end + 4
         self._expected = _Expected.NOTHING
         return True

@@ -69,7 +69,7 @@ class Tally:
                 if waited > 0.0:
                     numbers[at + QUEUED] += waited
 
-    def ends(self, thread: int, failed: bool, size: int, now: float) -> None:  # noqa: FBT001 - by place: 0.1 us less
+    def ends(self, thread: int, failed: bool, size: int, now: float) -> None:  # noqa: FBT001 - by place: half the time
         """It has ended, at this moment."""
         numbers, at = self._numbers, thread * WIDTH
         numbers[at] += 1

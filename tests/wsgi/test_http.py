@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stack.wsgi import http
 from stack.wsgi.http import HEAD_LIMIT, Chunked, Head, head
 from stack.wsgi.protocol import ProtocolError
 
@@ -142,3 +144,22 @@ def test_noise_raises_nothing_but_protocol_errors(data: bytes) -> None:
 @given(noise)
 def test_noise_in_chunks_raises_nothing_but_protocol_errors(data: bytes) -> None:
     events([b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + data])
+
+
+NAMES = st.sampled_from(["Host", "host", "Cookie", "X-A", "X_A", "Proxy", "Content-Length", "No Name", "", "A:b"])
+GAPS = st.sampled_from([": ", ":", ":  ", ":\t", " : ", ""])
+VALUES = st.text(st.sampled_from("ab: ,\t\r\n\0\x7f\xe9"), max_size=6)
+
+
+@given(st.lists(st.builds("{}{}{}".format, NAMES, GAPS, VALUES)), st.sampled_from(["\r\n", "\n", "\r"]))
+def test_usual_heads_are_read_as_any_head_is(lines: list[str], last: str) -> None:
+    block = "\r\n".join(lines) + (last if lines else "")
+
+    def read(by: Callable[[bytes], dict[str, str]]) -> dict[str, str] | None:
+        try:
+            return by(block.encode("latin-1"))
+        except ProtocolError:
+            return None
+
+    odd = read(http._odd_fields)  # first: now it knows the names
+    assert read(http._fields) == odd
