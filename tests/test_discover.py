@@ -404,10 +404,8 @@ def test_a_plain_callable_needs_no_flask(text: str, module: str) -> None:
 
 
 def test_a_plain_callable_does_not_wait_for_flask(project: Callable[..., Path]) -> None:
-    make = (
-        "import sys\ndef create_app():\n    assert 'flask' not in sys.modules\n    return lambda environ, start: []\n"
-    )
-    assert found(project(app=make)).framework == "WSGI callable"
+    checked = "import sys\ndef create_app():\n    assert 'fla' + 'sk' not in sys.modules\n    return lambda a, b: []\n"
+    assert found(project(app=checked)).framework == "WSGI callable"
 
 
 def test_flask_that_only_the_factory_imports_is_known(project: Callable[..., Path]) -> None:

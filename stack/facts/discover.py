@@ -2,7 +2,7 @@
 
 Run by path as `python discover.py REQUEST` under Python 3.10 or newer, with the standard library alone. Which of its
 objects is meant, Flask's own code says where the project has imported it; any other WSGI callable is as welcome, and
-does not wait for Flask to be imported. The request is JSON: `answer`, a file
+does not wait for Flask. The request is JSON: `answer`, a file
 descriptor for one line of JSON, since apps print on stdout as they please; `target`, "" for what Flask would find;
 `within`, seconds. Too late, the line is a dump of what every thread is doing, and the process is gone.
 """
@@ -75,7 +75,7 @@ def main() -> NoReturn:
 
 def discovered(target: str) -> dict[str, Any]:
     """What the target names, or what Flask would find in this directory without one."""
-    sys.meta_path.insert(0, Muted())
+    prepare_flask()
     if target:
         path, _, expression = target.partition(":")
         return in_module(path.strip(), expression.strip())
@@ -109,6 +109,17 @@ def in_module(path: str, expression: str = "") -> dict[str, Any]:
         "static_folder": folder,
         "max_content_length": max_content_length(app),
     }
+
+
+def prepare_flask() -> None:
+    """Flask comes before anything of a project that speaks of it, as under `flask run`: its modules are no others'.
+
+    Where it is broken, the app's own import of it will say so.
+    """
+    sys.meta_path.insert(0, Muted())
+    if any(speaks(each, ("flask",)) for each in python_files()):
+        with contextlib.suppress(Exception):
+            importlib.import_module("flask")
 
 
 class Muted(importlib.abc.MetaPathFinder):
@@ -178,11 +189,11 @@ def python_files() -> Iterator[str]:
         yield from sorted(str(each) for each in Path().glob(pattern) if "site-packages" not in each.parts)[:200]
 
 
-def speaks(file: str) -> bool:
-    """Whether the file looks as if it held an app."""
+def speaks(file: str, words: tuple[str, ...] = SPEAKING) -> bool:
+    """Whether one of the words is in the file: as a rule, those of one that looks as if it held an app."""
     with contextlib.suppress(OSError):
         text = Path(file).read_text("utf-8", "replace")
-        return any(each in text for each in SPEAKING)
+        return any(each in text for each in words)
     return False
 
 

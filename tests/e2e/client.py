@@ -91,7 +91,7 @@ class Load:
     def _visit(self, number: int) -> None:
         count = 0
         connection = HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
-        while not self._stopped.wait(0.02):
+        while not self._stopped.wait(0.04):
             count += 1
             body = f"{number}-{count} ".encode() * 50
             if count % 2:

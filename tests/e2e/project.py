@@ -306,18 +306,16 @@ class Project:
 
     def processes(self) -> list[psutil.Process]:
         """All that live and carry the mark, or work in the project (nginx writes its title over its environment)."""
-        found = []
-        for each in psutil.process_iter():
+        found, mark, place = [], self.mark.encode(), f"{self.place}/"
+        for pid in psutil.pids():
+            proc = Path(f"/proc/{pid}")
             try:
-                environment = Path(f"/proc/{each.pid}/environ").read_bytes()
-                if (self.mark.encode() in environment or self._is_in(each)) and lives(each):
-                    found.append(each)
+                is_in = f"{proc.joinpath('cwd').readlink()}/".replace(" (deleted)/", "/").startswith(place)
+                if (is_in or mark in proc.joinpath("environ").read_bytes()) and lives(process := psutil.Process(pid)):
+                    found.append(process)
             except (OSError, psutil.Error):
                 continue  # ended meanwhile, or another user's
         return found
-
-    def _is_in(self, process: psutil.Process) -> bool:
-        return Path(process.cwd().removesuffix(" (deleted)")).is_relative_to(self.place)
 
     def nothing_is_left(self) -> None:
         """Wait until no process is left, and look that no runtime directory is."""

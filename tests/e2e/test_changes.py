@@ -76,7 +76,7 @@ def test_scaling_loses_no_request(steered: Project) -> None:
     with Load(steered.port) as load, in_hand(steered, "go-on"):
         for workers in (8, 1, 3):
             change(steered, load, "scale", str(workers))
-            assert len(steered.workers("app")) == workers
+            until(lambda workers=workers: len(steered.workers("app")) == workers, "all are there")  # type: ignore[misc]
     assert load.failed == []
     assert steered.pid("nginx") == nginx
     settles(steered)

@@ -204,13 +204,16 @@ def test_config_tells_where_a_value_comes_from(example: Project) -> None:
     assert json.loads(example.run("config", "--json").out)["apps"]["app"]["target"] == "app:app"
 
 
+def app_workers(project: Project, count: int) -> set[int]:
+    """The workers of the app: the site answers as soon as the first of them is there."""
+    return until(lambda: found if len(found := project.workers("app")) == count else set(), f"{count} workers")
+
+
 def test_flags_of_up_are_remembered_by_reload(steered: Project) -> None:
     steered.up("--workers", "3")
-    before = steered.workers("app")
-    assert len(before) == 3
+    before = app_workers(steered, 3)
     steered.run("reload")
-    after = steered.workers("app")
-    assert len(after) == 3
+    after = app_workers(steered, 3)
     assert not before & after
     assert steered.get("/pid").status == 200
 
@@ -218,9 +221,9 @@ def test_flags_of_up_are_remembered_by_reload(steered: Project) -> None:
 def test_flags_of_reload_are_remembered_by_the_next(steered: Project) -> None:
     steered.up("--workers", "3")
     steered.run("reload", "--workers", "1")
-    assert len(steered.workers("app")) == 1
+    app_workers(steered, 1)
     steered.run("reload")
-    assert len(steered.workers("app")) == 1
+    app_workers(steered, 1)
 
 
 def test_reload_moves_the_site_to_another_port(steered: Project) -> None:

@@ -112,7 +112,7 @@ def test_supervisor_killed_in_the_midst_of_a_reload_leaves_nothing_in_the_way(st
         random.Random(int(os.environ["KILL_SEED"])),
         {"bundled": "http", "uwsgi": "http", "gunicorn": "auto"},
     )
-    for _ in range(int(os.environ.get("KILLS", "2"))):
+    for _ in range(int(os.environ.get("KILLS", "1"))):
         steered.up("--workers", "2", "--server", engine, "--set", "server.keep_previous=true")
         supervisor = psutil.Process(steered.status()["pid"])
         reload = steered.start("reload", "--set", f"server.protocol={others[engine]}", "--set=site.max_body=5m")

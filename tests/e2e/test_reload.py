@@ -15,12 +15,12 @@ pytestmark = pytest.mark.e2e
     ("engine", "protocol", "times"),
     [
         ("bundled", "uwsgi", 20),
-        ("bundled", "http", 8),
-        ("bundled", "fastcgi", 12),
+        ("bundled", "http", 5),
+        ("bundled", "fastcgi", 5),
         ("bundled", "scgi", 3),
-        ("uwsgi", "uwsgi", 8),
+        ("uwsgi", "uwsgi", 3),  # and ten times each in test_faults.py
         ("uwsgi", "http", 3),
-        ("gunicorn", "http", 8),
+        ("gunicorn", "http", 3),
     ],
 )
 def test_reloads_under_load_lose_no_request(steered: Project, engine: str, protocol: str, times: int) -> None:
