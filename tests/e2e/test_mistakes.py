@@ -158,6 +158,7 @@ def test_modules_named_like_those_of_the_standard_library_do_no_harm(shop: Proje
     shop.write("app.py", FLASK)
     for name in ("http", "types", "random", "json", "socket", "signal", "logging", "select"):
         shop.write(f"{name}.py", "raise ImportError('not the one that was meant')\n")
+    shop.afresh = True
     shop.up()
     assert shop.get("/").text == "hello"
     shop.run("reload")
