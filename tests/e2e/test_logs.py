@@ -71,6 +71,8 @@ def test_logs_are_set_aside_by_size_and_no_line_is_lost(copy: Copy, kind: str) -
 
     until(lambda: reaches("access.log.1"), "nginx's log is set aside while it serves")
     until(lambda: reaches("access.log"), "it goes on in a new one")
+    if kind == "ours":
+        until(lambda: reaches("access.log") and (logs / "stack.log.1").exists(), "the app has said as much")
     until(lambda: asked(logs, "/say/") == [f"/say/{each}" for each in words], "every request is in one of the files")
     if kind == "ours":
         until(lambda: said(logs / "stack.log") == words, "so is every line of the app")
