@@ -22,7 +22,7 @@ PRELOADS = False
 MISREADS: tuple[str, ...] = ()
 STOP_SIGNAL = "TERM"
 STOP_WORD = ""
-ORPHAN_SIGNAL = "QUIT"
+ORPHAN_SIGNAL = "KILL"  # its workers die with it (post_fork); QUIT gets lost while it starts some
 LEAVE_SIGNAL = "TERM"
 ENFORCES: Mapping[str, str] = {
     "timeout": "(its guard)",

@@ -24,7 +24,7 @@ PRELOADS = False
 MISREADS: tuple[str, ...] = ("$(", "@(", ":")
 STOP_SIGNAL = "TERM"
 STOP_WORD = "q"
-ORPHAN_SIGNAL = "INT"
+ORPHAN_SIGNAL = "KILL"  # its workers die with it (no-orphans); INT gets lost while it starts
 LEAVE_SIGNAL = "HUP"
 ENFORCES: Mapping[str, str] = {
     "timeout": "(its guard)",
