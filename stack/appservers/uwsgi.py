@@ -1,8 +1,10 @@
 """uWSGI, from the project's venv (`uwsgi` or `pyuwsgi`) or the distribution's with its Python plugin.
 
 Its own reload is never used: it executes itself again, which in a venv of pyuwsgi fails, and its chain reload can hang.
-A reload is another uWSGI on another socket; the old one is asked by `q` on its master fifo, which loses nothing, where
-SIGTERM cuts off what is in hand.
+A reload is another uWSGI on another socket; the old one is asked by `q` on its master fifo, which loses almost nothing,
+where SIGTERM cuts off what is in hand.
+
+Almost: uWSGI 2.0.30 does not retry an interrupted poll(), so `q` may cut off an answer that waits for nginx to take it.
 """
 
 from __future__ import annotations
