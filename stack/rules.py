@@ -167,7 +167,7 @@ def nginx_has_the_module(config: Config, facts: Facts, plan: Plan) -> Iterable[P
 def preloading_is_looked_after(config: Config, _: Facts, __: Plan) -> Iterable[Problem]:
     """A thread or a connection that the app has made as it was loaded is not there, or shared, in a forked worker."""
     for app in config.apps.values():
-        if app.server.preload and not APP_SERVERS[app.server.engine].PRELOADS:
+        if app.server.preload and not engine(app).PRELOADS:
             able = [name for name, each in APP_SERVERS.items() if each.PRELOADS]
             yield Problem(
                 "preloading-is-looked-after",

@@ -2,9 +2,9 @@
 
 Run by path as `python discover.py REQUEST` under Python 3.10 or newer, with the standard library alone. Which of its
 objects is meant, Flask's own code says where the project has imported it; any other WSGI callable is as welcome, and
-does not wait for Flask. The request is JSON: `answer`, a file
-descriptor for one line of JSON, since apps print on stdout as they please; `target`, "" for what Flask would find;
-`within`, seconds. Too late, the line is a dump of what every thread is doing, and the process is gone.
+does not wait for Flask. The request is JSON: `answer`, a file descriptor for one line of JSON, since apps print on
+stdout as they please; `target`, "" for what Flask would find; `within`, seconds. Too late, the line is a dump of what
+every thread is doing, and the process is gone.
 """
 
 from __future__ import annotations

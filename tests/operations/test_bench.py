@@ -18,7 +18,7 @@ from stack.appservers import APP_SERVERS, PEERS
 from stack.errors import MissingProgramError, UsageError
 from stack.facts import Interpreter
 from stack.operations.bench import usage, wrk
-from stack.operations.bench.contenders import CONTENDERS, chosen
+from stack.operations.bench.contenders import CONTENDERS, Contender, chosen
 from stack.operations.bench.figures import MEASURES, doubts, others, series
 from stack.render import render
 
@@ -223,3 +223,9 @@ def test_cpu_and_memory_are_of_the_whole_family_and_of_those_that_have_ended(tmp
 def test_the_machine_has_used_no_more_than_there_was() -> None:
     busy, everything = usage.machine()
     assert 0 < busy <= everything
+
+
+@pytest.mark.parametrize("contender", CONTENDERS, ids=lambda each: each.name)
+def test_who_cannot_preload_is_measured_without(contender: Contender) -> None:
+    told = {each.key: each.value for each in contender.overrides("")}
+    assert ("server.preload" in told) is not contender.module.PRELOADS

@@ -119,6 +119,13 @@ def test_preloading_is_looked_after(tmp_path: Path, wanted: str) -> None:
     assert "Use engine = 'bundled'" in problem.hint
 
 
+@pytest.mark.parametrize("engine", PEERS)
+def test_peer_that_is_told_to_preload_is_refused_as_any_other(tmp_path: Path, engine: str) -> None:
+    found = config(tmp_path, f"[server]\nengine = '{engine}'\npreload = true\n")
+    rules = {each.rule for each in broken(found, servers={"app": ServerProgram(f"/x/{engine}", "2.8")})}
+    assert rules == {"app-server-may-be-chosen", "preloading-is-looked-after"}
+
+
 def test_static_folders_exist(tmp_path: Path) -> None:
     gone = Static("/static", "/srv/gone", exists=False, sample="")
     found = one(broken(config(tmp_path), statics={"site": (gone,)}), "static-folders-exist")

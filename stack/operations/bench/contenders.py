@@ -43,6 +43,8 @@ class Contender:
         """The settings that put it to the test."""
         yield Override("server.engine", self.engine, origin)
         yield Override("server.protocol", self.protocol or AUTO, origin)
+        if not self.module.PRELOADS:  # it is measured as it would be served
+            yield Override("server.preload", "false", origin)
         if self.threads:
             yield Override("server.threads", str(self.threads), origin)
 
