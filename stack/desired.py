@@ -17,7 +17,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 __all__ = ["Check", "File", "Listener", "Logs", "Plan", "Probe", "Service", "digest", "from_json", "to_json"]
 
-VERSION = 3  # of this shape; a supervisor refuses a plan of another version
+VERSION = 4  # of this shape; a supervisor refuses a plan of another version
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +93,9 @@ class Service:
     `reads` is the digest of its files, which it reads again on `reload_signal` if it has one; `program` tells its
     binary from another. `logs` are the files that it writes itself, and opens again by their names on `reopen_signal`.
     `keep_previous`: the generation before stays parked, for a rollback. `stop_word`, written to the generation's own
-    fifo (`{control}`), asks it to stop; without one, or while nobody reads there, `stop_signal` does. `tally_variable`
-    tells its workers of the generation's own file in which they tell what they do.
+    fifo (`{control}`), asks it to stop; without one, or while nobody reads there, `stop_signal` does. `stop_when_idle`:
+    asked while it has something in hand it would lose that, so it is asked once nobody is connected to its own socket.
+    `tally_variable` tells its workers of the generation's own file in which they tell what they do.
     """
 
     name: str
@@ -118,6 +119,7 @@ class Service:
     program: str = ""
     keep_previous: bool = False
     stop_word: str = ""
+    stop_when_idle: bool = False
     stop_signal: str = "TERM"
     orphan_signal: str = "TERM"
     start_within: float = 30.0

@@ -34,6 +34,8 @@ class AppServer(Protocol):
     """Asks it to finish what is in hand and end."""
     STOP_WORD: str
     """The same, written to its fifo at `{control}`; "" if it has none."""
+    DRAINS: bool
+    """Whether it then finishes all that it has in hand; one that does not is asked once nobody is connected to it."""
     ORPHAN_SIGNAL: str
     """Ends it at once, with all its processes, when the supervisor has died."""
     LEAVE_SIGNAL: str

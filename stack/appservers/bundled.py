@@ -18,6 +18,7 @@ PRELOADS = True
 MISREADS: tuple[str, ...] = ()
 STOP_SIGNAL = "TERM"
 STOP_WORD = ""
+DRAINS = True
 ORPHAN_SIGNAL = "INT"
 LEAVE_SIGNAL = ""
 ENFORCES: Mapping[str, str] = {

@@ -22,6 +22,7 @@ PRELOADS = False
 MISREADS: tuple[str, ...] = ()
 STOP_SIGNAL = "TERM"
 STOP_WORD = ""
+DRAINS = True
 ORPHAN_SIGNAL = "KILL"  # its workers die with it (post_fork); QUIT gets lost while it starts some
 LEAVE_SIGNAL = "TERM"
 ENFORCES: Mapping[str, str] = {

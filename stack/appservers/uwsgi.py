@@ -1,10 +1,8 @@
 """uWSGI, from the project's venv (`uwsgi` or `pyuwsgi`) or the distribution's with its Python plugin.
 
 Its own reload is never used: it executes itself again, which in a venv of pyuwsgi fails, and its chain reload can hang.
-A reload is another uWSGI on another socket; the old one is asked by `q` on its master fifo, which loses almost nothing,
-where SIGTERM cuts off what is in hand.
-
-Almost: uWSGI 2.0.30 does not retry an interrupted poll(), so `q` may cut off an answer that waits for nginx to take it.
+A reload is another uWSGI on another socket; the old one is asked by `q` on its master fifo, once nobody is connected to
+it any more: SIGTERM cuts off what is in hand, and `q` an answer that waits for nginx to take it.
 """
 
 from __future__ import annotations
@@ -26,6 +24,7 @@ PRELOADS = False
 MISREADS: tuple[str, ...] = ("$(", "@(", ":")
 STOP_SIGNAL = "TERM"
 STOP_WORD = "q"
+DRAINS = False  # 2.0.30 does not retry a poll() that the word interrupts: what waits for nginx to take it is cut off
 ORPHAN_SIGNAL = "KILL"  # its workers die with it (no-orphans); INT gets lost while it starts
 LEAVE_SIGNAL = "HUP"
 ENFORCES: Mapping[str, str] = {

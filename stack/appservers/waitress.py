@@ -17,6 +17,7 @@ PRELOADS = False
 MISREADS: tuple[str, ...] = ()
 STOP_SIGNAL = "TERM"
 STOP_WORD = ""
+DRAINS = True
 ORPHAN_SIGNAL = "TERM"
 LEAVE_SIGNAL = ""
 ENFORCES: Mapping[str, str] = {

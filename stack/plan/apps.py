@@ -169,6 +169,7 @@ def service(config: Config, facts: Facts, limits: Limits, name: str) -> Service:
         keep_previous=app.server.keep_previous,
         tally_variable=tally.VARIABLE if server.LEAVE_SIGNAL else "",
         stop_word=server.STOP_WORD,
+        stop_when_idle=not server.DRAINS,
         stop_signal=server.STOP_SIGNAL,
         orphan_signal=server.ORPHAN_SIGNAL,
         start_within=app.server.start_within,

@@ -25,6 +25,8 @@ from stack.supervisor.process import Process
 __all__ = ["Generations"]
 
 LOOK_AGAIN = 0.02  # seconds between two looks for what the kernel has no event for
+COUNT_AGAIN = 0.1  # seconds between two looks at who is connected: the kernel lists all unix sockets of the machine
+LAST_CALL = 1.0  # seconds before the kill at which who is still connected keeps nobody from being asked
 ASK_AGAIN = 1.0  # seconds between two requests to stop; each app and web server takes a second one for the first
 LOST_MOST = 3  # children that a service may lose before it is ready
 REMEMBERED = 4  # generations of a service whose last words are kept
@@ -375,11 +377,29 @@ class Generations:
 
     async def _ask(self, service: Service, action: Action) -> None:
         """Asks it to stop; by signal again and again: nginx forgets one that comes just before it first waits."""
+        if service.stop_when_idle:
+            await self._until_idle(service, action)
         while (generation := self._generation(action)) and generation.child.state is State.STOPPING:
             if runner.write_word(service, action.number):
                 return
             runner.tell(generation.child.pid, service.stop_signal)
             await asyncio.sleep(ASK_AGAIN)
+
+    async def _until_idle(self, service: Service, action: Action) -> None:
+        """Waits until nobody is connected to a generation that has served, for as long as it is not soon to be killed.
+
+        At a full stop a web server that is not ours may still come by the link: it finds no socket any more.
+        """
+        runner.remove_socket(service, action.number)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(service.stop_within - LAST_CALL):
+                while (  # noqa: ASYNC110 - the kernel has no event for it
+                    (generation := self._generation(action))
+                    and generation.linked
+                    and generation.child.state is State.STOPPING
+                    and runner.is_connected(service, action.number)
+                ):
+                    await asyncio.sleep(COUNT_AGAIN)
 
     async def _reopen_logs(self, process: Process) -> None:
         """Tells it once it is ready (the signal would end it before), and again until the files are there.

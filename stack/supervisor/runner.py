@@ -27,15 +27,18 @@ __all__ = [
     "Spawned",
     "adopt_orphans",
     "children",
+    "connections",
     "end_with",
     "ended",
     "generation_control",
     "generation_socket",
     "generation_tally",
     "has_open",
+    "is_connected",
     "is_stopped",
     "reap",
     "remove_files",
+    "remove_socket",
     "spawn",
     "tell",
     "tell_group",
@@ -44,6 +47,7 @@ __all__ = [
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+SO_ACCEPTCON = 0x10000  # linux/net.h
 # Ours, and those with which uWSGI and gunicorn may be told something else than their files say.
 NOT_HANDED_ON = ("STACKCTL_", "UWSGI_", "GUNICORN_")
 # systemd's and nginx's words to the process that they start: meant for us, not for a service.
@@ -104,9 +108,14 @@ def generation_tally(service: Service, number: int) -> str:
 def remove_files(service: Service, number: int) -> None:
     """Removes a generation's sockets, fifo and tally, which not every app server does, and none that was killed."""
     if service.link:
-        Path(generation_socket(service, number)).unlink(missing_ok=True)
+        remove_socket(service, number)
         Path(generation_control(service, number)).unlink(missing_ok=True)
         Path(generation_tally(service, number)).unlink(missing_ok=True)
+
+
+def remove_socket(service: Service, number: int) -> None:
+    """Nobody can connect to a generation any more; who waits to be served is served."""
+    Path(generation_socket(service, number)).unlink(missing_ok=True)
 
 
 def spawn(service: Service, number: int, listeners: Mapping[str, int]) -> Spawned:
@@ -193,6 +202,25 @@ def has_open(pid: int, sockets: set[int]) -> bool:
                 if str(descriptor.readlink()) in names:
                     return True
     return False
+
+
+def is_connected(service: Service, number: int) -> bool:
+    """Whether somebody is connected to a generation's own socket, or waits to be; no, if the kernel does not tell."""
+    try:
+        return connections(Path("/proc/net/unix").read_bytes(), generation_socket(service, number)) > 0
+    except OSError:
+        return False
+
+
+def connections(table: bytes, path: str) -> int:
+    """How many connections lead to the unix socket that was bound to `path`, in the words of /proc/net/unix.
+
+    The kernel lists those that are accepted and those that still wait, by the path of who listens; that one is told by
+    its flags (__SO_ACCEPTCON).
+    """
+    rows = (line.split(None, 7) for line in table.splitlines())
+    found = [row for row in rows if len(row) == 8 and row[7] == os.fsencode(path)]
+    return sum(not int(flags, 16) & SO_ACCEPTCON for _, _, _, flags, *_ in found)
 
 
 def tell(pid: int, name: str) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
-from .client import Load
+from .client import PATIENCE, Load
 from .fault import fault
 from .project import IN_THE_SERVER, Project, until
 
 pytestmark = pytest.mark.e2e
+
+LARGE = 32 * 1024**2  # bytes: more than the kernel's buffers on the way hold
 
 
 @pytest.mark.parametrize(
@@ -54,6 +58,25 @@ def test_request_in_hand_is_finished_by_the_old_code(steered: Project) -> None:
     go_on.touch()
     assert visitor() == "waited"
     until(lambda: len(steered.service("app")["generations"]) == 1, "the old generation is gone")
+
+
+@pytest.mark.parametrize("engine", ["uwsgi", "gunicorn", "bundled"])
+def test_large_answer_to_a_slow_client_is_finished_by_the_old_code(steered: Project, engine: str) -> None:
+    steered.up("--set", f"server.engine={engine}", "--workers", "2", "--set", "server.threads=1")
+    with socket.socket() as visitor:
+        visitor.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**18)  # else the kernel may hold all of it
+        visitor.settimeout(PATIENCE)
+        visitor.connect(("127.0.0.1", steered.port))
+        visitor.sendall(f"GET /large?size={LARGE} HTTP/1.0\r\n\r\n".encode())
+        received = visitor.recv(1)
+        steered.run("reload")
+        old = steered.service("app")["generations"][0]
+        assert (old["number"], old["state"]) == (1, "stopping"), "it waits for the client"
+        while more := visitor.recv(65536):
+            received += more
+    assert len(received.partition(b"\r\n\r\n")[2]) == LARGE
+    until(lambda: len(steered.service("app")["generations"]) == 1, "the old generation is gone")
+    assert "kills" not in steered.log()
 
 
 BROKEN = {

@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from stack.desired import Service
+from stack.desired import Probe, Service
 from stack.supervisor.generations import Generations
 from stack.supervisor.log import Log
 
@@ -37,3 +37,72 @@ def test_process_that_forgets_a_signal_is_asked_again(tmp_path: Path) -> None:
 
     asyncio.run(story())
     assert "kills" not in log.path.read_text()
+
+
+ENDS_AT_ONCE = """
+import socket, sys, threading
+
+def serve(connection):
+    while connection.recv(65536):
+        connection.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n")
+    connection.close()
+
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+while True:
+    connection, _ = listener.accept()
+    threading.Thread(target=serve, args=[connection], daemon=True).start()
+"""
+
+
+def abrupt(folder: Path, stop_within: float) -> Service:
+    """A service that SIGTERM ends at once, whatever it has in hand."""
+    link = str(folder / "app.sock")
+    return Service(
+        "abrupt",
+        0,
+        (sys.executable, "-c", ENDS_AT_ONCE, "{socket}"),
+        str(folder),
+        link=link,
+        probe=Probe("app", "it", "http", f"unix:{link}", "localhost", "/", ""),
+        stop_when_idle=True,
+        stop_within=stop_within,
+    )
+
+
+def stopped_beside_a_visitor(folder: Path, stop_within: float, *, leaves: bool) -> tuple[bytes, str]:
+    """What a visitor gets who has connected before the stop and asks after it, and the log."""
+    service, log = abrupt(folder, stop_within), Log(folder / "log", echo=False)
+    found = folder / "abrupt.g1.sock"
+
+    async def story() -> bytes:
+        generations = Generations([service], {}, log)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, generations.reap)
+        keeping = asyncio.create_task(generations.keep())
+        await generations.until(lambda: generations.all_proven)
+        reader, writer = await asyncio.open_unix_connection(service.link)
+        generations.stop()
+        while found.exists():  # noqa: ASYNC110 - the kernel has no event for it
+            await asyncio.sleep(0.01)
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        answer = await reader.readuntil(b"\r\n\r\n")
+        if leaves:
+            writer.close()
+        await keeping
+        writer.close()
+        return answer
+
+    return asyncio.run(story()), log.path.read_text()
+
+
+def test_who_would_lose_what_it_has_in_hand_is_asked_once_it_has_nothing(tmp_path: Path) -> None:
+    answer, log = stopped_beside_a_visitor(tmp_path, 60.0, leaves=True)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert "kills" not in log
+
+
+def test_visitor_who_does_not_leave_keeps_nobody_from_being_asked(tmp_path: Path) -> None:
+    answer, log = stopped_beside_a_visitor(tmp_path, 3.0, leaves=False)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert "kills" not in log, "it was asked before it would have been killed"

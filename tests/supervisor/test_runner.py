@@ -379,3 +379,36 @@ def test_who_has_a_socket_open() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     assert not runner.has_open(process.pid, {inode})
+
+
+# Who is connected to it.
+
+TABLE = b"""\
+Num       RefCount Protocol Flags    Type St Inode Path
+000000003d19c2ee: 00000002 00000000 00010000 0001 01 13402765 /run/my shop/app.g1.sock
+0000000024e7015d: 00000003 00000000 00000000 0001 03 13408295 /run/my shop/app.g1.sock
+000000000829bd5e: 00000002 00000000 00000000 0001 02     0 /run/my shop/app.g1.sock
+00000000eac4c455: 00000003 00000000 00000000 0001 03 13408272
+000000003d19c2ef: 00000002 00000000 00010000 0001 01 13402766 /run/my shop/app.g11.sock
+"""
+
+
+@pytest.mark.parametrize(("number", "count"), [(1, 2), (11, 0), (2, 0)])
+def test_connections_are_those_of_the_listener_without_itself(number: int, count: int) -> None:
+    assert runner.connections(TABLE, f"/run/my shop/app.g{number}.sock") == count
+
+
+def test_who_is_connected_or_waits_to_be_is_seen(tmp_path: Path) -> None:
+    made = service(link=f"{tmp_path}/é app.sock")
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as visitor:
+        listener.bind(runner.generation_socket(made, 1))
+        listener.listen()
+        assert not runner.is_connected(made, 1)
+        visitor.connect(runner.generation_socket(made, 1))
+        assert runner.is_connected(made, 1), "it waits"
+        Path(runner.generation_socket(made, 1)).unlink()
+        accepted, _ = listener.accept()
+        visitor.close()
+        assert runner.is_connected(made, 1), "it is the server's to close"
+        accepted.close()
+        assert not runner.is_connected(made, 1)

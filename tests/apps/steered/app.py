@@ -69,6 +69,10 @@ def stream(_environ, **given):
     yield b"last\n"
 
 
+def large(_environ, size):
+    return [b"x" * int(size)]
+
+
 def environment(_environ, name):
     return os.environ.get(name, "(not set)")
 
@@ -105,6 +109,7 @@ ROUTES = {
     "slow": slow,
     "wait": wait,
     "stream": stream,
+    "large": large,
     "environ": environment,
     "can-import": can_import,
     "say": say,
