@@ -36,7 +36,7 @@ from .application import load
 from .notify import Manager
 from .process import die_with
 from .state import REQUESTS, Tally, proportional, resident
-from .worker import FEWER, LEAVE, LOAD_FAILED, READY, REOPEN, REPORT, TICK, TIMED_OUT, Shared, Worker
+from .worker import FEWER, LEAVE, LOAD_FAILED, READY, REOPEN, REPORT, SHOW, TICK, TIMED_OUT, Shared, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 QUICK = 1.0  # seconds to stop within after SIGINT, and for the other requests beside a stuck one
-STUCK_KILL = 1.0  # seconds beyond the timeout, after which a worker that has not noticed by itself is killed
+STUCK_SHOW = 0.5  # seconds beyond the timeout, after which a worker that has not noticed by itself shows its stacks
+SHOWN_KILL = 0.5  # seconds that it has for that; then it is killed
 STOPPED_KILL = 3.0  # seconds that a worker may be stopped (SIGSTOP) before it is killed
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, REOPEN)
 OLD_CODE = "SIGHUP"
@@ -67,6 +68,7 @@ class Kept:
     most: int = 0
     due: str = ""
     stopped_at: float | None = None
+    shown_at: float | None = None
     retiring: bool = False
     fits: bool = True  # whether it had less memory than --max-memory when it was ready
 
@@ -356,8 +358,14 @@ class Master:
             log.line(f"worker {pid} has been stopped for {STOPPED_KILL:g} s; killed")
             return Act.KILL
         stuck_at = self._stuck_at(kept)
-        if stuck_at is not None and now >= stuck_at and not kept.retiring:
-            log.line(f"worker {pid} has a request without progress, and does not notice (stuck in C code?); killed")
+        if stuck_at is None or now < stuck_at or kept.retiring:
+            kept.shown_at = None
+        elif kept.shown_at is None:
+            kept.shown_at = now
+            if kept.stopped_at is None:
+                self._show(pid, kept, now)
+        elif now >= kept.shown_at + SHOWN_KILL:
+            log.line(f"worker {pid} has not noticed its request without progress; killed")
             return Act.KILL
         return None
 
@@ -366,17 +374,26 @@ class Master:
         busy = [since for since in kept.tally.progress if since]
         if not self._settings.timeout or not busy:
             return None
-        return min(busy) + self._settings.timeout + STUCK_KILL
+        return min(busy) + self._settings.timeout + STUCK_SHOW
+
+    def _show(self, pid: int, kept: Kept, now: float) -> None:
+        """Have what a worker is stuck in written down."""
+        requests = ", ".join(kept.tally.overdue(now, self._settings.timeout)) or "a request"
+        seconds = self._settings.timeout + STUCK_SHOW
+        what = f"no progress for {seconds:g} s, and worker {pid} does not notice (stuck in C code?)"
+        log.line(f"{requests}: {what}. Its threads are here, each from its innermost call:")
+        os.kill(pid, SHOW)
 
     def _wait(self, now: float) -> None:
         """Until something happens, or becomes due."""
-        moments = [now + self._settings.timeout + STUCK_KILL] if self._settings.timeout else []
+        moments = [now + self._settings.timeout + STUCK_SHOW] if self._settings.timeout else []
         for kept in self._workers.values():
             deadline = kept.child.deadline(self._patience(kept), wanted=not self._stopping)
             if deadline is not None:
                 moments.append(deadline[0])
             if kept.child.state is not State.KILLED and not kept.retiring:
-                moments += [each for each in [self._stuck_at(kept)] if each is not None]
+                shown_until = None if kept.shown_at is None else kept.shown_at + SHOWN_KILL
+                moments += [each for each in [shown_until or self._stuck_at(kept)] if each is not None]
             if kept.child.state is not State.KILLED and kept.stopped_at is not None:
                 moments.append(kept.stopped_at + STOPPED_KILL)
         if not self._stopping and self._missing():

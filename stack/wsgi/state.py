@@ -110,6 +110,11 @@ class Tally:
             else None,
         }
 
+    def overdue(self, now: float, timeout: float) -> list[str]:
+        """The requests that have not got on for so long, as far as their lines are known."""
+        found = [self._line(each) for each, since in enumerate(self.progress) if since and now - since >= timeout]
+        return [each for each in found if each.strip()]
+
     def _line(self, thread: int) -> str:
         """Method and path. Not the query: who may see the state need not see what is in it."""
         data: bytes = LINE.unpack_from(self._lines, thread * TEXT)[0]

@@ -67,6 +67,7 @@ REPORT = struct.Struct("=iB")
 
 FEWER = "fewer --workers or --threads, or a higher limit (ulimit -u and -v, pids.max of the control group)"
 
+SHOW = signal.SIGQUIT  # has it write the stacks of all its threads to the log, whatever holds the interpreter
 LEAVE = signal.SIGUSR2  # tells a worker whose place has been taken to finish what it has
 REOPEN = signal.SIGUSR1  # tells it to open the logs again
 
@@ -152,6 +153,7 @@ class Worker:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the master has blocked what it handles, around the fork
         faulthandler.enable()
+        faulthandler.register(SHOW, 2)  # in C, so that it needs no thread of Python's to run
 
     def _on_term(self, number: int, frame: object) -> None:  # noqa: ARG002 - the form of a handler
         if self._loading:  # in the midst of an import, which may catch whatever is raised; nothing is in hand

@@ -347,7 +347,7 @@ def test_request_stuck_in_c_is_ended(stack: Stack) -> str:
     killed = str(watch)
     assert status() in (502, 504)
     until(lambda: is_whole(stack), "it is whole again", stack.within)
-    if stack.column in ("uwsgi", "gunicorn"):
+    if stack.column in ENGINES:
         until(lambda: says(stack, "in sleep_in_c"), "the log has the stack", stack.within)
     return f"killed after {killed}, of {stack.timeout} s"
 

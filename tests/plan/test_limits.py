@@ -185,7 +185,7 @@ def test_a_head_that_nginx_lets_in_is_a_packet_that_the_hop_can_carry(
 
 
 def test_the_numbers_that_the_bundled_server_has_of_its_own_are_these() -> None:
-    assert master.STUCK_KILL == master.QUICK == KILL_AFTER
+    assert master.STUCK_SHOW + master.SHOWN_KILL == master.QUICK == KILL_AFTER
     assert http.HEAD_LIMIT >= BUFFER
 
 

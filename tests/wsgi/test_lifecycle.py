@@ -215,15 +215,35 @@ def test_worker_killed_by_term_alone_is_replaced(server: Server) -> None:
     assert server.get("/")[0].status == 200
 
 
-@pytest.mark.parametrize(("route", "words"), [("loop", "in route_loop"), ("sleep", "stuck in C code?")])
-def test_stuck_request_is_shown_and_its_worker_replaced(launch: Callable[..., Server], route: str, words: str) -> None:
-    server = launch("wsgi_odd:app", "--workers", "1", "--threads", "2", "--timeout", "0.5")
+@pytest.mark.parametrize(
+    ("route", "words"),
+    [("loop", "this worker is replaced"), ("sleep", "does not notice (stuck in C code?)")],
+)
+def test_stuck_request_is_shown_and_its_worker_replaced(
+    launch: Callable[..., Server], folder: Path, route: str, words: str
+) -> None:
+    server = launch(
+        "wsgi_odd:app", "--workers", "1", "--threads", "2", "--timeout", "0.5", "--state", f"{folder}/state"
+    )
     first = server.workers()[0]
     assert server.raw(f"GET /{route} HTTP/1.0\r\n\r\n".encode()) == b""
     wait_until(lambda: gone(first), "the worker is gone")
     assert server.get("/")[0].status == 200
+    assert f"GET /{route}: no progress" in server.log
     assert words in server.log
-    assert route != "loop" or "GET /loop: no progress" in server.log
+    assert f"in route_{route}\n" in server.log, "its stack"
+
+
+def test_stuck_request_is_shown_in_the_log_that_was_opened_again(launch: Callable[..., Server], folder: Path) -> None:
+    log = folder / "log"
+    server = launch("wsgi_odd:app", "--workers", "1", "--threads", "1", "--timeout", "0.5", "--log-file", str(log))
+    log.rename(folder / "older")
+    server.process.send_signal(signal.SIGUSR1)
+    errors = Path(f"/proc/{server.workers()[0]}/fd/2")
+    wait_until(lambda: errors.readlink() == log, "the worker has opened it again")
+    assert server.raw(b"GET /sleep HTTP/1.0\r\n\r\n") == b""
+    assert "a request: no progress" in log.read_text(), "its line is not known without --state"
+    assert "in route_sleep\n" in log.read_text()
 
 
 def test_stuck_request_does_not_take_its_neighbours_along(launch: Callable[..., Server]) -> None:
