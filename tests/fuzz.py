@@ -19,7 +19,7 @@ from random import SystemRandom
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.wsgi.conftest import APPS, ROOT, Server, answers, wait_until
+from tests.wsgi.conftest import APPS, ROOT, Server, all_ready, answers, wait_until
 from tests.wsgi.hostile import TARGETS, check, harass
 
 SEED = os.environ.get("FUZZ_SEED") or str(SystemRandom().randrange(1_000_000))
@@ -71,12 +71,15 @@ def served() -> Iterator[Server]:
             f"unix:{path}",
             "--pythonpath",
             str(APPS),
+            "--state",
+            f"{name}/state",
         ]
         with errors.open("wb") as log:
             process = subprocess.Popen(argv, cwd=ROOT, stderr=log, stdin=subprocess.DEVNULL)
         server = Server(process, path, errors)
         try:
             wait_until(lambda: answers(server), f"the server answers; its log: {server.log}")
+            wait_until(lambda: all_ready(f"{name}/state"), "all its workers have opened what they need")
             yield server
         finally:
             server.stop()

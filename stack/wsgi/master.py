@@ -10,7 +10,8 @@ SIGHUP    replace the workers, one by one, by such with the code as it is now; w
 SIGUSR1   open the logs again.
 
 A worker is `due` to be replaced when it has old code, had its requests or has too much memory: one more is spawned,
-and when that is ready, one that is due is told to leave. So there are never fewer than wanted for its sake.
+and when that is ready, one that is due is told to leave. So there are never fewer than wanted for its sake. That all
+have the new code is said once no other accepts anything any more.
 
 A worker that ends before any was ever ready stops everything: with LOAD_FAILED if that was its code, else 1. Later
 ones are replaced, at once and then with growing pauses.
@@ -36,7 +37,7 @@ from .application import load
 from .notify import Manager
 from .process import die_with
 from .state import REQUESTS, Tally, proportional, resident
-from .worker import FEWER, LEAVE, LOAD_FAILED, READY, REOPEN, REPORT, SHOW, TICK, TIMED_OUT, Shared, Worker
+from .worker import FEWER, LEAVE, LEFT, LOAD_FAILED, READY, REOPEN, REPORT, SHOW, TICK, TIMED_OUT, Shared, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +71,7 @@ class Kept:
     stopped_at: float | None = None
     shown_at: float | None = None
     retiring: bool = False
+    left: bool = False  # whether it accepts nothing any more
     fits: bool = True  # whether it had less memory than --max-memory when it was ready
 
 
@@ -281,6 +283,8 @@ class Master:
                 if what == READY:
                     kept.child = replace(kept.child, ready_at=now)
                     self._became_ready(pid, kept)
+                elif what == LEFT:
+                    kept.left = True
                 elif kept.child.asked_at is None:
                     kept.retiring = True
                     kept.child = kept.child.after(Act.ASK, now)
@@ -324,7 +328,7 @@ class Master:
             pid, kept = due[0]
             os.kill(pid, LEAVE)
             kept.child = kept.child.after(Act.ASK, now)
-        if self._reloading and not any(each.due == OLD_CODE and _serves(each) for each in self._workers.values()):
+        if self._reloading and not any(each.due == OLD_CODE and not each.left for each in self._workers.values()):
             self._end_reload("all workers have the new code")
 
     def _act(self, now: float) -> None:

@@ -63,6 +63,7 @@ LISTEN = select.EPOLLIN | select.EPOLLONESHOT
 
 READY = 1  # what a worker tells the master: with its pid, as REPORT packs them
 RETIRING = 2
+LEFT = 3  # it accepts nothing any more
 REPORT = struct.Struct("=iB")
 
 FEWER = "fewer --workers or --threads, or a higher limit (ulimit -u and -v, pids.max of the control group)"
@@ -343,8 +344,11 @@ class Worker:
 
     def _done(self, now: float) -> bool:
         """Whether nothing is left to do but what is stuck."""
-        for fd in list(self._listeners):
-            self._empty(fd)
+        if self._listeners:
+            for fd in list(self._listeners):
+                self._empty(fd)
+            if not self._listeners:
+                self._tell(LEFT)
         if self._listeners or any(busy and index not in self._stuck for index, busy in enumerate(self._busy)):
             return False
         grace = min(DRAIN_IDLE, self._settings.stop_within / 2)  # afterwards the master kills

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, TypeVar
 import psutil
 import pytest
 
+from stack.wsgi import state
+
 from . import wire
 
 if TYPE_CHECKING:
@@ -201,6 +203,13 @@ def launching(folder: Path) -> Iterator[Callable[..., Server]]:
             server.process.wait()
         for pid in workers:
             wait_until(lambda pid=pid: gone(pid), f"worker {pid} dies with its master")  # type: ignore[misc]
+
+
+def all_ready(where: str) -> bool:
+    """Whether a server that tells its state there has all the workers that it wants, and they have loaded the app."""
+    found = state.read(where)
+    wanted: int = found["wanted"]
+    return len([each for each in found["workers"] if each["state"] == "ready"]) >= wanted
 
 
 def answers(server: Server) -> bool:

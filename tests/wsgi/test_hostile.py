@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from random import SystemRandom
 
 import pytest
 
-from .conftest import Server
+from .conftest import Server, all_ready, wait_until
 from .hostile import TARGETS, Target, check, harass
 
 INPUTS = 3000
@@ -27,5 +28,8 @@ def test_parser_stays_whole(target: Target, seed: str) -> None:
 
 
 @pytest.mark.e2e
-def test_server_stays_whole(launch: Callable[..., Server]) -> None:
-    harass(launch("wsgi_reads:app", "--workers", "2", "--threads", "2"), SEED, range(CONNECTIONS))
+def test_server_stays_whole(launch: Callable[..., Server], folder: Path) -> None:
+    where = f"{folder}/state"
+    server = launch("wsgi_reads:app", "--workers", "2", "--threads", "2", "--state", where)
+    wait_until(lambda: all_ready(where), "both have opened what they need")
+    harass(server, SEED, range(CONNECTIONS))

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from stack.supervisor.runner import has_open
+
 from .conftest import APPS, ROOT, WITHIN, Server, everything, gone, packet, wait_until
 
 if TYPE_CHECKING:
@@ -102,6 +104,12 @@ def test_sigint_ends_at_once_with_130(server: Server, folder: Path) -> None:
         assert server.stop(signal.SIGINT) == 130
 
 
+def listening(server: Server) -> int:
+    """The inode of its listening socket (proc(5), /proc/net/unix)."""
+    rows = [line.split() for line in Path("/proc/net/unix").read_text("utf-8", "replace").splitlines()]
+    return next(int(row[6]) for row in rows if row[3] == "00010000" and row[7:] == [str(server.path)])
+
+
 @pytest.mark.parametrize("protocol", ["http", "uwsgi"])
 def test_sigterm_finishes_what_is_in_hand_and_what_is_queued(
     launch: Callable[..., Server], folder: Path, protocol: str
@@ -119,9 +127,10 @@ def test_sigterm_finishes_what_is_in_hand_and_what_is_queued(
     wait_until(Path(f"{gate}.begun").exists, "the request is in hand")
     for sock in queued[:10]:
         sock.sendall(request("/"))
+    (worker,), listener = server.workers(), listening(server)
     server.process.send_signal(signal.SIGTERM)
     server.process.send_signal(signal.SIGTERM)
-    wait_until(lambda: not server.path.exists(), "the drain has begun")
+    wait_until(lambda: not server.path.exists() and not has_open(worker, {listener}), "both have begun to drain")
     with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
         server.connect()
     for sock in queued[10:]:

@@ -15,7 +15,7 @@ import pytest
 
 from stack.wsgi import state
 
-from .conftest import ROOT, WITHIN, Server, everything, wait_until
+from .conftest import ROOT, WITHIN, Server, all_ready, everything, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,9 +40,17 @@ def write(folder: Path, text: str) -> None:
 
 @pytest.fixture
 def changing(launch: Callable[..., Server], folder: Path) -> Callable[..., Server]:
-    """Starts the app whose code changes."""
+    """Starts the app whose code changes, and waits until all its workers have loaded it."""
     write(folder, "old")
-    return lambda *arguments, **options: launch("wsgi_changing:app", "--pythonpath", str(folder), *arguments, **options)
+
+    def start(*arguments: str, ready: bool = True, **options: object) -> Server:
+        where = f"{folder}/changing"
+        argv = ("wsgi_changing:app", "--pythonpath", str(folder), "--state", where, *arguments)
+        server = launch(*argv, ready=ready, **options)
+        wait_until(lambda: not ready or all_ready(where), "all its workers are ready")
+        return server
+
+    return start
 
 
 class Asking:
@@ -79,7 +87,7 @@ class Asking:
 
 def test_sighup_brings_new_code_and_loses_no_request(changing: Callable[..., Server], folder: Path) -> None:
     server = changing("--workers", "2")
-    before = set(wait_until(lambda: found if len(found := server.workers()) == 2 else [], "two workers"))
+    before = set(server.workers())
     with Asking(server) as asking:
         write(folder, "newer")
         server.process.send_signal(signal.SIGHUP)
@@ -93,7 +101,7 @@ def test_sighup_brings_new_code_and_loses_no_request(changing: Callable[..., Ser
 
 def test_code_that_does_not_load_leaves_the_old_workers_alone(changing: Callable[..., Server], folder: Path) -> None:
     server = changing("--workers", "2")
-    before = wait_until(lambda: found if len(found := server.workers()) == 2 else [], "two workers")
+    before = server.workers()
     (folder / "wsgi_changing.py").write_text("import there_is_no_such_module\n")
     with Asking(server) as asking:
         server.process.send_signal(signal.SIGHUP)
@@ -107,6 +115,19 @@ def test_code_that_does_not_load_leaves_the_old_workers_alone(changing: Callable
     assert server.get("/")[1].startswith(b"repaired ")
 
 
+def test_new_code_is_not_said_to_serve_before_the_old_accepts_no_more(
+    changing: Callable[..., Server], folder: Path
+) -> None:
+    server = changing("--workers", "1")
+    (old,) = server.workers()
+    os.kill(old, signal.SIGSTOP)
+    write(folder, "newer")
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "all workers have the new code" in server.log, "it is said")
+    assert server.log.index(f"worker {old} killed by SIGKILL") < server.log.index("all workers have the new code")
+    assert server.get("/")[1].startswith(b"newer ")
+
+
 def test_request_in_hand_is_finished_by_the_worker_that_leaves(launch: Callable[..., Server], folder: Path) -> None:
     server = launch("wsgi_odd:app", "--workers", "1", "--threads", "2")
     with server.connect() as sock:
@@ -115,7 +136,7 @@ def test_request_in_hand_is_finished_by_the_worker_that_leaves(launch: Callable[
         (old,) = server.workers()
         server.process.send_signal(signal.SIGHUP)
         wait_until(lambda: "all workers have the new code" in server.log, "the successor serves")
-        wait_until(lambda: server.get("/pid")[1] != str(old).encode(), "it has taken over")
+        assert server.get("/pid")[1] != str(old).encode(), "it has taken over"
         (folder / "gate").touch()
         assert everything(sock).endswith(b"waited")
     wait_until(lambda: f"worker {old} has left (SIGHUP)" in server.log, "it has left")
