@@ -452,8 +452,7 @@ class Master:
     def _spawn(self, now: float) -> None:
         """Fork a worker."""
         tally = Tally(self._settings.threads)
-        most = self._settings.max_requests
-        most += random.randint(0, self._settings.max_requests_jitter) if most else 0  # noqa: S311 - no secret
+        most = most_requests(self._settings)
         master = os.getpid()
         # Blocked until the worker has handlers of its own: what is sent to it meanwhile must not be lost.
         signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
@@ -483,6 +482,12 @@ class Master:
             with contextlib.suppress(Exception):
                 sys.stdout.flush()
             os._exit(code)
+
+
+def most_requests(settings: Settings) -> int:
+    """How many requests the next worker may have, 0 for any number; by chance, so that not all are due at once."""
+    most = settings.max_requests
+    return most + random.randint(0, settings.max_requests_jitter) if most else 0  # noqa: S311 - no secret
 
 
 def _serves(kept: Kept) -> bool:
