@@ -6,7 +6,6 @@ one while it stops would turn a POST into a 502.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from stack.appservers.launch import Launch
@@ -28,7 +27,7 @@ LEAVE_SIGNAL = "TERM"
 ENFORCES: Mapping[str, str] = {
     "timeout": "(its guard)",
     "kill": "(its guard)",
-    "drain": "graceful_timeout",
+    "drain": "(the supervisor)",
     "buffer": "(no limit)",
     "backlog": "backlog",
     "field": "limit_request_field_size",
@@ -44,7 +43,6 @@ def files(launch: Launch) -> tuple[File, ...]:
         directory=launch.entry_directory,
         workers=launch.workers,
         threads=threads,
-        drain=max(1, math.floor(limits.drain)),
         backlog=limits.backlog,
         field=limits.field,
         umask=f"0o{0o777 & ~launch.socket_mode:03o}",

@@ -7,7 +7,6 @@ it any more: SIGTERM cuts off what is in hand, and `q` an answer that waits for 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from stack.appservers.launch import Launch
@@ -30,7 +29,7 @@ LEAVE_SIGNAL = "HUP"
 ENFORCES: Mapping[str, str] = {
     "timeout": "(its guard)",
     "kill": "(its guard)",
-    "drain": "worker-reload-mercy",
+    "drain": "(the supervisor)",
     "buffer": "buffer-size",
     "backlog": "listen",
 }
@@ -46,7 +45,6 @@ def files(launch: Launch) -> tuple[File, ...]:
         name=launch.name,
         workers=launch.workers,
         threads=launch.app.server.threads,
-        mercy=max(1, math.floor(limits.drain)),
         buffer_size=min(limits.buffer, BUFFER_MOST),
         backlog=limits.backlog,
         socket_mode=f"{launch.socket_mode:o}",

@@ -530,16 +530,22 @@ def test_answer_is_closed_when_the_visitor_has_gone(stack: Stack) -> str:
 # Around it.
 
 
-@fault("clock jumps")
-def test_jumping_clock_kills_nobody(fresh: Stack) -> str:
+def with_a_clock(stack: Stack) -> Path:
+    """Gives a stack that has not begun a clock of its own: the file that says by how many seconds it is wrong."""
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("the clock is moved by a library that is made here: apt install gcc libc6-dev")
-    library, clock = fresh.place / "clock.so", fresh.event("clock")
+    library, clock = stack.place / "clock.so", stack.event("clock")
     source = ROOT / "tests" / "faults" / "clock.c"
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True, timeout=60)
     clock.write_text("0")
-    fresh.extra = {"LD_PRELOAD": str(library), "CLOCK_FILE": str(clock)}
+    stack.extra = {"LD_PRELOAD": str(library), "CLOCK_FILE": str(clock)}
+    return clock
+
+
+@fault("clock jumps")
+def test_jumping_clock_kills_nobody(fresh: Stack) -> str:
+    clock = with_a_clock(fresh)
     fresh.begin()
     workers, at = fresh.workers("app"), 0.0
     for jump in (3600, -86400):
@@ -552,6 +558,20 @@ def test_jumping_clock_kills_nobody(fresh: Stack) -> str:
         assert answers(fresh)
         assert fresh.workers("app") == workers, f"workers were replaced at {jump:+} s"
     return "no request failed, nobody was replaced"
+
+
+def test_jumping_clock_cuts_nothing_off_that_a_retired_generation_has_in_hand(kept: Kept) -> None:
+    clock = with_a_clock(kept)
+    kept.timeout = 30
+    kept.begin()
+    go_on, begun = kept.event("go-on"), kept.event("go-on.begun")
+    in_hand = visit(kept, f"/wait?path={go_on}")
+    until(begun.exists, "the request is in hand")
+    kept.reload()
+    clock.write_text("3600")
+    assert kept.get("/slow?seconds=1").status == 200, "time enough to look at the clock"
+    go_on.touch()
+    assert in_hand() == 200
 
 
 @fault("started without stdin, stdout, stderr")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 
+import psutil
 import pytest
 
 from .client import PATIENCE, Load
 from .fault import fault
-from .project import IN_THE_SERVER, Project, until
+from .project import IN_THE_SERVER, Project, lives, until
 
 pytestmark = pytest.mark.e2e
 
@@ -77,6 +78,22 @@ def test_large_answer_to_a_slow_client_is_finished_by_the_old_code(steered: Proj
     assert len(received.partition(b"\r\n\r\n")[2]) == LARGE
     until(lambda: len(steered.service("app")["generations"]) == 1, "the old generation is gone")
     assert "kills" not in steered.log()
+
+
+@pytest.mark.parametrize("engine", ["uwsgi", "gunicorn", "bundled"])
+def test_answer_without_an_end_keeps_the_old_code_for_stop_within(steered: Project, engine: str) -> None:
+    limits = ("--set", "server.timeout=1", "--set", "server.stop_within=7")
+    steered.up("--set", f"server.engine={engine}", "--workers", "2", "--set", "server.threads=1", *limits)
+    with socket.create_connection(("127.0.0.1", steered.port), PATIENCE) as visitor:
+        visitor.sendall(b"GET /endless HTTP/1.0\r\n\r\n")
+        assert visitor.recv(1)
+        old = [psutil.Process(each) for each in (steered.pid("app"), *steered.workers("app"))]
+        steered.run("reload")
+        assert len(steered.service("app")["generations"]) == 2
+        while visitor.recv(65536):
+            pass
+    until(lambda: len(steered.service("app")["generations"]) == 1, "the old generation is gone")
+    until(lambda: not any(map(lives, old)), "and all its processes")
 
 
 BROKEN = {

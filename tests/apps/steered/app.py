@@ -73,6 +73,12 @@ def large(_environ, size):
     return [b"x" * int(size)]
 
 
+def endless(_environ):
+    while True:
+        yield b"more\n"
+        time.sleep(0.05)
+
+
 def environment(_environ, name):
     return os.environ.get(name, "(not set)")
 
@@ -110,6 +116,7 @@ ROUTES = {
     "wait": wait,
     "stream": stream,
     "large": large,
+    "endless": endless,
     "environ": environment,
     "can-import": can_import,
     "say": say,
