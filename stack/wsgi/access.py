@@ -35,10 +35,10 @@ NOBODY: Asked = ("", "", "", "", "", "", "", "")
 def identify(environ: Environ) -> None:
     """See that the request has an id: the one that it came with, if it is a plain token, else a new one."""
     if "HTTP_X_REQUEST_ID" not in environ or not IDENTITY.fullmatch(environ["HTTP_X_REQUEST_ID"]):
-        environ["HTTP_X_REQUEST_ID"] = f"{_process}{next(_count):012x}"
+        environ["HTTP_X_REQUEST_ID"] = f"{_process}{next(_count)}"
 
 
-_count = itertools.count(1)
+_count = itertools.count(10**11)  # so that they are all of one length
 _process = ""  # what this process's ids begin with: asking the kernel for each would cost more than the rest
 
 

@@ -65,26 +65,24 @@ class Origin:
 
 def of_http(head: Head, origin: Origin, peer: tuple[str, str] | None) -> Environ:
     """The environ of an HTTP request, but for `wsgi.input`; `peer` is the address and port of a TCP client."""
-    fields = head.fields
-    path = head.path
+    method, target, path, query, minor, fields, *_ = head
     environ = {
         **origin.base,
         **fields,
-        "REQUEST_METHOD": head.method,
-        "REQUEST_URI": head.target,
+        "REQUEST_METHOD": method,
+        "REQUEST_URI": target,
         "PATH_INFO": unquote(path, "latin-1") if "%" in path else path,
-        "QUERY_STRING": head.query,
-        "SERVER_PROTOCOL": "HTTP/1.1" if head.minor else "HTTP/1.0",
+        "QUERY_STRING": query,
+        "SERVER_PROTOCOL": "HTTP/1.1" if minor else "HTTP/1.0",
     }
     if peer is not None:
         environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = peer
     if origin.trusted:
-        told = fields.get("HTTP_X_FORWARDED_FOR")
-        if told:
-            environ["REMOTE_ADDR"] = told.rpartition(",")[2].strip() or UNTOLD if "," in told else told
+        if "HTTP_X_FORWARDED_FOR" in fields:
+            told = fields["HTTP_X_FORWARDED_FOR"]
+            environ["REMOTE_ADDR"] = (told.rpartition(",")[2].strip() if "," in told else told) or UNTOLD
             environ.pop("REMOTE_PORT", None)  # the peer's own
-        scheme = fields.get("HTTP_X_FORWARDED_PROTO")
-        if scheme is not None and scheme.lower() == "https":
+        if "HTTP_X_FORWARDED_PROTO" in fields and fields["HTTP_X_FORWARDED_PROTO"].lower() == "https":
             environ["wsgi.url_scheme"] = "https"
             environ["HTTPS"] = "on"
     if origin.port:
@@ -144,13 +142,15 @@ def request_line(environ: Environ) -> str:
 
 def _name_from_host(environ: Environ) -> None:
     """SERVER_NAME and SERVER_PORT, which PEP 3333 wants never empty, where nobody told them: from Host, by scheme."""
-    name, port = _name_and_port(environ.get("HTTP_HOST", ""))
-    environ["SERVER_NAME"] = name or environ["SERVER_NAME"] or "localhost"
+    name, port = _name_and_port(environ.get("HTTP_HOST", ""), environ["wsgi.url_scheme"])
+    if name or not environ["SERVER_NAME"]:
+        environ["SERVER_NAME"] = name or "localhost"
     if not environ.get("SERVER_PORT"):
-        environ["SERVER_PORT"] = port or ("443" if environ["wsgi.url_scheme"] == "https" else "80")
+        environ["SERVER_PORT"] = port
 
 
 @lru_cache(256)
-def _name_and_port(host: str) -> tuple[str, str]:
+def _name_and_port(host: str, scheme: str) -> tuple[str, str]:
     name, colon, port = host.rpartition(":")
-    return (name, port) if colon and port.isdigit() else (host, "")
+    usual = "443" if scheme == "https" else "80"
+    return (name, port or usual) if colon and (port.isdigit() or not port) else (host, usual)
