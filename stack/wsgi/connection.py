@@ -84,7 +84,10 @@ class Service:
 
 
 class Connection:
-    """One accepted connection. `deadline` is until when, in monotonic seconds, it may be waited for."""
+    """One accepted connection. `deadline` is until when, in monotonic seconds, it may be waited for.
+
+    `listener` is the descriptor of the listening socket that it came from.
+    """
 
     # Here, not set for each connection: over uwsgi there is one for each request.
     registered = False
@@ -102,9 +105,16 @@ class Connection:
     _clock = ""  # the variable in which the web server tells when it took the request
 
     def __init__(
-        self, sock: socket.socket, peer: object, origin: Origin, service: Service, only: Protocol | None
+        self,
+        sock: socket.socket,
+        peer: object,
+        origin: Origin,
+        service: Service,
+        only: Protocol | None,
+        listener: int = -1,
     ) -> None:
         self.sock = sock
+        self.listener = listener
         self.since = monotonic()
         self.deadline = self.since + service.head_within
         self._origin = origin
@@ -315,16 +325,16 @@ class Connection:
     def _serve(self, environ: Environ, body: Body, response: Response, line: bytes = b"") -> None:
         """Run the app on one request. Its errors end here, those that would end a process too."""
         service, thread = self._service, self._thread
+        progress, access, tally = service.progress, service.access, service.tally
         environ["wsgi.input"] = self._body = body
         identify(environ)
-        request = asked(environ) if service.access is not None else NOBODY
-        tally = service.tally
+        request = NOBODY if access is None else asked(environ)
         if tally is not None:
             taken = environ.get(self._clock) if self._origin.trusted else None
             tally.begins(thread, line or environs.request_line(environ).encode("latin-1", "replace"), taken)
         self._left = self._patience
         service.current[thread] = environ
-        service.progress[thread] = began = monotonic()
+        progress[thread] = began = monotonic()
         try:
             result = service.app(environ, response.start)
             try:
@@ -332,21 +342,19 @@ class Connection:
                     raise BodyTooLarge("the app has failed, for its request's body is too large")
                 answer(result, response)
             finally:
-                close = getattr(result, "close", None)
-                if close is not None:
-                    close()
+                if hasattr(result, "close"):
+                    result.close()
         except PeerGone:
             response.whole = False
         except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt too are one failed request
             self._failed(environ, body, response, error)
-        finally:
-            service.progress[thread] = 0.0
-            service.current[thread] = None
+        progress[thread] = 0.0
+        service.current[thread] = None
         self.since = ended = monotonic()
         if tally is not None:
             tally.ends(thread, response.failed, response.sent, ended)
-        if service.access is not None:
-            service.access.write(request, response.status, response.sent, ended - began)
+        if access is not None:
+            access.write(request, response.status, response.sent, ended - began)
         if response.fault:
             log.line(f"{environs.request_line(environ)}: {response.fault} ({identity(environ)})")
 

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 from ..fleet import Act, Child, Policy, State, pause
 from . import address, log, preload
 from .application import load
+from .exchange import Exchange
 from .notify import Manager
 from .process import die_with
 from .state import REQUESTS, Tally, proportional, resident
@@ -60,12 +61,14 @@ OLD_CODE = "SIGHUP"
 class Kept:
     """A worker as the master knows it. `tally` is shared with it; `due` is why it shall be replaced, "" if it need not.
 
-    `code` counts the loads of the code, from 1; `most` is how many requests it may have, 0 for any number.
+    `code` counts the loads of the code, from 1; `slot` is its place at the exchange; `most` is how many requests it may
+    have, 0 for any number.
     """
 
     child: Child
     tally: Tally
     code: int
+    slot: int = -1
     most: int = 0
     due: str = ""
     stopped_at: float | None = None
@@ -86,6 +89,7 @@ class Master:
         self._access = access
         self._teller = teller
         self._manager = Manager()
+        self._exchange = Exchange(settings.workers, settings.threads)
         self._app: Callable[..., Any] | None = None
         self._since = time.time()
         self._code = 1
@@ -242,6 +246,7 @@ class Master:
             elif os.WIFCONTINUED(status):
                 kept.stopped_at = None
             else:
+                self._exchange.give_back(kept.slot)
                 self._ended(pid, self._workers.pop(pid), os.waitstatus_to_exitcode(status), now)
 
     def _ended(self, pid: int, kept: Kept, code: int, now: float) -> None:
@@ -453,6 +458,7 @@ class Master:
         """Fork a worker."""
         tally = Tally(self._settings.threads)
         most = most_requests(self._settings)
+        slot = self._exchange.slot()
         master = os.getpid()
         # Blocked until the worker has handlers of its own: what is sent to it meanwhile must not be lost.
         signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
@@ -460,11 +466,12 @@ class Master:
             pid = os.fork()
         except OSError as error:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+            self._exchange.give_back(slot)
             self._cannot_spawn(error, now)
             return
         if pid:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
-            self._workers[pid] = Kept(Child(pid=pid, spawned_at=now), tally, self._code, most)
+            self._workers[pid] = Kept(Child(pid=pid, spawned_at=now), tally, self._code, slot, most)
             return
         code = 1
         try:
@@ -472,7 +479,8 @@ class Master:
             self._workers.clear()
             if self._teller is not None:
                 self._teller.listener.socket.close()
-            shared = Shared(master, self._reports_write, self._first_to_tell, tally, self._access, self._app)
+            tell = self._reports_write, self._first_to_tell
+            shared = Shared(master, *tell, tally, self._exchange, slot, self._access, self._app)
             code = Worker(self._settings, self._listeners, shared).run()
             # Not sys.exit(): it would wait for whatever threads the app has left running.
             atexit._run_exitfuncs()  # noqa: SLF001 - there is no other way to run them

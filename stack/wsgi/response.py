@@ -318,9 +318,10 @@ _MEANING = {
     "connection": CONNECTION,
     "keep-alive": CONNECTION,
 }
-# Pairs of name and value as apps give them, checked: their line and what this server makes of it. Most answers have
+# Pairs of name and value as apps give them, checked: their line, what this server makes of it, and the length if it is
+# the Content-Length. Most answers have
 # few that no answer before had; one that is known costs a fifth of one that is checked (0.15 instead of 0.8 us).
-_known: dict[tuple[str, str], tuple[bytes, int]] = {}
+_known: dict[tuple[str, str], tuple[bytes, int, int]] = {}
 KNOWN_MOST = 2048  # pairs; then it begins anew
 KNOWN_LONGEST = 128  # characters of a value
 
@@ -334,21 +335,23 @@ def _checked(headers: Headers, dropped: int) -> tuple[bytes, int, int | None]:
     length: int | None = None
     for pair in headers:
         try:
-            line, meaning = _known[pair]
+            line, meaning, size = _known[pair]
         except (KeyError, TypeError):
-            line, meaning = _check(pair)
+            line, meaning, size = _check(pair)
         if meaning:  # of most names there is none
             if meaning & dropped:
                 continue
             if meaning == CONTENT_LENGTH:
-                length = _length(pair[1], length)
+                if length is not None and size != length:
+                    raise ValueError(f"a second Content-Length: {size}, after {length}")
+                length = size
             told |= meaning
         lines += line
     return lines, told, length
 
 
-def _check(pair: tuple[str, str]) -> tuple[bytes, int]:
-    """A header as a line, and what this server makes of it.
+def _check(pair: tuple[str, str]) -> tuple[bytes, int, int]:
+    """A header as a line, what this server makes of it, and the length if it is the Content-Length.
 
     Raises:
         ValueError: it is none (RFC 9110 5.5: no control characters, above all no line ends), or not the app's business.
@@ -363,7 +366,8 @@ def _check(pair: tuple[str, str]) -> tuple[bytes, int]:
     lower = name.lower()
     if lower in _REFUSED:
         raise ValueError(f"a hop-by-hop header is the server's business (PEP 3333): {name}")
-    found = f"{name}: {value}\r\n".encode("latin-1"), _MEANING.get(lower, 0)
+    meaning = _MEANING.get(lower, 0)
+    found = f"{name}: {value}\r\n".encode("latin-1"), meaning, _length(value) if meaning == CONTENT_LENGTH else 0
     if len(value) <= KNOWN_LONGEST:
         if len(_known) >= KNOWN_MOST:
             _known.clear()
@@ -371,7 +375,7 @@ def _check(pair: tuple[str, str]) -> tuple[bytes, int]:
     return found
 
 
-def _length(value: str, before: int | None) -> int:
-    if not value.isdigit() or not value.isascii() or before not in {None, int(value)}:
-        raise ValueError(f"not a Content-Length, or a second one: {value!r}")
+def _length(value: str) -> int:
+    if not value.isdigit() or not value.isascii():
+        raise ValueError(f"not a Content-Length: {value!r}")
     return int(value)

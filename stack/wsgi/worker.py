@@ -1,12 +1,4 @@
-"""One worker process: N threads and one epoll between them.
-
-Listening sockets and waiting connections are in the same epoll. A free thread takes whatever is ready: it accepts one
-connection and serves it, or goes on with a kept-alive one. So nothing waits behind a slow request while a thread of
-the process is free, and a process whose threads are all busy accepts nothing: the other processes do.
-
-Who owns a connection: the `waiting` dict, by descriptor. Whoever pops it from there (atomic in CPython) has it alone,
-until it is put back. Descriptors are armed one-shot, so an event is delivered once; a stale one, for a number that
-has been used again meanwhile, only makes its thread look in vain.
+"""One worker process: loads the app, has its threads serve, and looks after them.
 
 The main thread serves nothing. It takes signals, closes connections whose deadline has passed, watches for requests
 that do not get on, and drains: no thread loses its request to any of that. It drains in two ways: at SIGTERM the whole
@@ -16,14 +8,12 @@ server ends, and what is queued is accepted; at LEAVE a successor has taken its 
 from __future__ import annotations
 
 import contextlib
-import errno
 import faulthandler
 import os
 import select
 import signal
 import struct
 import sys
-import threading
 import time
 import traceback
 from collections import deque
@@ -34,20 +24,20 @@ from typing import TYPE_CHECKING, Any
 from . import log
 from .access import identity
 from .application import load
-from .connection import Connection, Service
-from .environ import Origin, request_line
+from .connection import Service
+from .environ import request_line
 from .process import die_with
-from .protocol import Protocol
 from .state import RECENT, REQUESTS
 from .static import Static
+from .threads import Threads
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from .access import Access
     from .address import Listener
     from .arguments import Settings
+    from .exchange import Exchange
     from .state import Tally
 
 LOAD_FAILED = 3  # exit code of a worker that cannot load the app or have its threads, and of the master then
@@ -55,12 +45,6 @@ TIMED_OUT = 4  # exit code of a worker whose request did not get on, once its ot
 TICK = 1.0  # seconds between two looks at the deadlines
 DRAIN_TICK = 0.02  # seconds between two looks at whether all is done
 DRAIN_IDLE = 5.0  # seconds that an idle connection is left to its peer, to close or to use once more, while draining
-NO_DESCRIPTORS_PAUSE = 0.05  # seconds to wait where no descriptor is free
-
-# One-shot: an event wakes one thread, which arms the socket again once it has accepted. Without that all idle threads
-# wake for each connection. Not EPOLLEXCLUSIVE: it wakes one process, whose thread may take another event first.
-LISTEN = select.EPOLLIN | select.EPOLLONESHOT
-
 READY = 1  # what a worker tells the master: with its pid, as REPORT packs them
 RETIRING = 2
 LEFT = 3  # it accepts nothing any more
@@ -78,13 +62,16 @@ class Shared:
     """What a worker has of its master's, from before the fork.
 
     `master` is its pid, `report` a pipe to it. `first_to_tell` is a pipe with one byte: of several workers that fail to
-    load the app, the one that gets it writes the traceback. `app` is there if the master has loaded it.
+    load the app, the one that gets it writes the traceback. `slot` is this worker's place at the `exchange`. `app` is
+    there if the master has loaded it.
     """
 
     master: int
     report: int
     first_to_tell: int
     tally: Tally
+    exchange: Exchange
+    slot: int
     access: Access | None = None
     app: Callable[..., Any] | None = None
 
@@ -95,10 +82,6 @@ class Worker:
     def __init__(self, settings: Settings, listeners: list[Listener], shared: Shared) -> None:
         self._settings = settings
         self._shared = shared
-        self._listeners = {each.socket.fileno(): each for each in listeners}
-        self._origins = {fd: _origin(each, settings) for fd, each in self._listeners.items()}
-        self._believing = Origin(trusted=True, multithread=settings.threads > 1, multiprocess=settings.workers > 1)
-        self._only = {fd: _only(each, settings) for fd, each in self._listeners.items()}
         self._service = Service(
             _no_app,
             shared.tally.progress,
@@ -109,10 +92,7 @@ class Worker:
             access=shared.access,
             tally=shared.tally if settings.state or settings.max_requests else None,
         )
-        self._waiting: dict[int, Connection] = {}
-        self._busy = [False] * settings.threads
-        self._threads: list[threading.Thread] = []
-        self._finished = False
+        self._threads = Threads(settings, self._service, listeners, shared.exchange, shared.slot)
         self._loading = True
         self._term = False
         self._leaves = False
@@ -134,18 +114,19 @@ class Worker:
         self._loading = False
         # Once more: an app that has changed its user meanwhile has ended the first promise.
         die_with(self._shared.master)
-        self._open()
-        if not self._start_threads():
+        try:
+            self._threads.start(self._wake)
+        except RuntimeError as error:
+            self._say_once(f"{error}; {FEWER}")
             return LOAD_FAILED
         self._tell(READY)  # before the first answer, so that the master knows no later than a client
-        for fd in self._listeners:
-            self._epoll.register(fd, LISTEN)
+        self._threads.accept()
         self._keep()
         return self._drain()
 
     def _take_signals(self) -> None:
-        self._signals, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, self._on_term)
         for number in (signal.SIGINT, signal.SIGHUP):  # for the master to act on; a terminal sends them to all
             signal.signal(number, _ignore)
@@ -167,22 +148,6 @@ class Worker:
     def _on_reopen(self, number: int, frame: object) -> None:  # noqa: ARG002 - the form of a handler
         self._reopens = True
 
-    def _open(self) -> None:
-        self._epoll = select.epoll()
-        self._finish_read, self._finish_write = os.pipe2(os.O_CLOEXEC)
-        self._epoll.register(self._finish_read, select.EPOLLIN)
-
-    def _start_threads(self) -> bool:
-        for index in range(self._settings.threads):
-            thread = threading.Thread(target=self._serve, args=(index,), name=f"request-{index}", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError as error:
-                self._say_once(f"thread {index + 1} of {self._settings.threads}: {error}; {FEWER}")
-                return False
-            self._threads.append(thread)
-        return True
-
     def _say_once(self, text: str, error: BaseException | None = None) -> None:
         """Say why this worker cannot serve, unless another has said so: they fail alike."""
         with contextlib.suppress(BlockingIOError):
@@ -194,77 +159,6 @@ class Worker:
 
     def _tell(self, what: int) -> None:
         os.write(self._shared.report, REPORT.pack(os.getpid(), what))
-
-    # The threads.
-
-    def _serve(self, index: int) -> None:
-        """The life of a thread."""
-        epoll, listeners, waiting, busy = self._epoll, self._listeners, self._waiting, self._busy
-        while not self._finished:
-            try:
-                for fd, _ in epoll.poll(-1, 1):
-                    busy[index] = True
-                    if fd in listeners:
-                        self._accept(fd, index)
-                    else:
-                        connection = waiting.pop(fd, None)
-                        if connection is not None:
-                            self._advance(connection, index)
-            except BaseException as error:  # noqa: BLE001 - a thread less is a server that slowly stops answering
-                log.failure("an error of the server itself", error)
-            busy[index] = False
-
-    def _accept(self, fd: int, index: int) -> None:
-        """Accept one connection and go on with it at once: what it asks is mostly there already."""
-        try:
-            connection = self._accepted(fd)
-        finally:
-            with contextlib.suppress(OSError):  # left meanwhile, by _empty
-                self._epoll.modify(fd, LISTEN)
-        if connection is not None:
-            self._advance(connection, index)
-
-    def _accepted(self, fd: int) -> Connection | None:
-        """The next connection of a listening socket; None if there is none, or none any more."""
-        listener = self._listeners.get(fd)
-        if listener is None:
-            return None
-        try:
-            sock, peer = listener.socket.accept()
-        except BlockingIOError:
-            return None
-        except OSError as error:
-            if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
-                time.sleep(NO_DESCRIPTORS_PAUSE)  # it stays in the queue; a request that ends makes room
-            return None
-        return self._connection(sock, peer, fd)
-
-    def _connection(self, sock: socket.socket, peer: object, fd: int) -> Connection:
-        """What was accepted from a listening socket."""
-        origin = self._origins[fd]
-        if isinstance(peer, tuple) and peer[0] in self._settings.forwarded_from:
-            origin = self._believing
-        return Connection(sock, peer, origin, self._service, self._only[fd])
-
-    def _advance(self, connection: Connection, index: int) -> None:
-        stays = False
-        try:
-            stays = connection.advance(index)
-        finally:
-            if not stays:
-                connection.close()
-        if stays:
-            self._wait_for(connection)
-
-    def _wait_for(self, connection: Connection) -> None:
-        """Give the connection up until something arrives. It must not be touched after."""
-        fd = connection.sock.fileno()
-        registered, connection.registered = connection.registered, True
-        self._waiting[fd] = connection
-        arm = self._epoll.modify if registered else self._epoll.register
-        arm(fd, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT)
-
-    # The main thread.
 
     def _keep(self) -> None:
         """Look after things until it is time to drain."""
@@ -280,16 +174,18 @@ class Worker:
     def _until_look(self, now: float) -> float:
         """Seconds to the next look: in time for a stuck request, or the master takes this process for stuck."""
         timeout = self._settings.timeout
+        tick = min(TICK, self._threads.look_within)
         if not timeout:
-            return TICK
+            return tick
         started = [since for since in self._service.progress if since]
-        return min(TICK, timeout, max(0.0, min(started, default=now) + timeout - now))
+        return min(tick, timeout, max(0.0, min(started, default=now) + timeout - now))
 
     def _pause(self, seconds: float) -> None:
-        """Wait, or for a signal."""
-        if select.select([self._signals], [], [], seconds)[0]:
+        """Wait, or until a signal comes or a thread calls."""
+        awaited: list[Any] = [self._woken, *self._threads.look_for]
+        if self._woken in select.select(awaited, [], [], seconds)[0]:
             with contextlib.suppress(BlockingIOError):
-                os.read(self._signals, 512)
+                os.read(self._woken, 512)
 
     def _look(self, now: float) -> None:
         """Open the logs again if told to, close what has waited for too long, see whether a request is stuck."""
@@ -300,9 +196,8 @@ class Worker:
             self._totals.append((now, self._shared.tally.total(REQUESTS)))
             (before, first), (after, last) = self._totals[0], self._totals[-1]
             self._shared.tally.rate = (last - first) / (after - before)
-        for fd, connection in list(self._waiting.items()):
-            if now >= connection.deadline and self._waiting.pop(fd, None) is connection:
-                connection.expire()
+            self._threads.expire(now)
+        self._threads.look(now)
         if self._settings.timeout:
             for index, since in enumerate(self._service.progress):
                 if since and now - since >= self._settings.timeout and index not in self._stuck:
@@ -313,8 +208,7 @@ class Worker:
     def _show(self, index: int, seconds: float) -> None:
         """Write down what a thread is stuck in."""
         environ = self._service.current[index]
-        ident = self._threads[index].ident
-        frame = sys._current_frames().get(ident or 0)  # noqa: SLF001 - the documented way to another thread's stack
+        frame = sys._current_frames().get(self._threads.ident(index))  # noqa: SLF001 - the documented way to another thread's stack
         stack = "".join(traceback.format_stack(frame)).rstrip() if frame is not None else ""
         line, known = (request_line(environ), identity(environ)) if environ is not None else ("a request", "request ?")
         log.line(f"{line}: no progress for {seconds:.0f} s; this worker is replaced ({known}). It is here:\n{stack}")
@@ -325,73 +219,19 @@ class Worker:
             log.line("out of memory: this worker is replaced")
         if self._is_spent:
             self._tell(RETIRING)
-        self._service.draining = True
-        now = time.monotonic()
-        for each in list(self._waiting.values()):
-            if each.faces_client:  # however long it has been idle: its next request may be on the way
-                each.since = now
-        while not self._done(time.monotonic()):
+        self._threads.drain(time.monotonic())
+        grace = min(DRAIN_IDLE, self._settings.stop_within / 2)  # afterwards the master kills
+        left = False
+        while not left or not self._threads.done(time.monotonic(), self._stuck, grace):
+            if not left and self._threads.leave(empty=self._term):
+                left = True
+                self._tell(LEFT)
+                continue
             self._pause(DRAIN_TICK)
             self._look(time.monotonic())
-        self._finished = True
-        os.write(self._finish_write, b".")
-        for index, thread in enumerate(self._threads):
-            if index not in self._stuck:
-                thread.join()
-        for connection in list(self._waiting.values()):
-            connection.close()
+        self._threads.finish(self._stuck)
         return TIMED_OUT if self._stuck else 0
 
-    def _done(self, now: float) -> bool:
-        """Whether nothing is left to do but what is stuck."""
-        if self._listeners:
-            for fd in list(self._listeners):
-                self._empty(fd)
-            if not self._listeners:
-                self._tell(LEFT)
-        if self._listeners or any(busy and index not in self._stuck for index, busy in enumerate(self._busy)):
-            return False
-        grace = min(DRAIN_IDLE, self._settings.stop_within / 2)  # afterwards the master kills
-        return all(each.idle and now - each.since >= grace for each in list(self._waiting.values()))
-
-    def _empty(self, fd: int) -> None:
-        """Accept all that is queued at a listening socket, and leave the socket, unless no descriptor is free."""
-        listener = self._listeners[fd]
-        if self._term:
-            for _ in range(self._settings.backlog):  # no more can be queued; a successor may share an inherited socket
-                try:
-                    sock, peer = listener.socket.accept()
-                except BlockingIOError:
-                    break
-                except OSError as error:
-                    if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
-                        return
-                    continue
-                self._wait_for(self._connection(sock, peer, fd))
-        del self._listeners[fd]
-        with contextlib.suppress(OSError):
-            self._epoll.unregister(fd)
-        listener.socket.close()
-
-
-def _origin(listener: Listener, settings: Settings) -> Origin:
-    several = settings.threads > 1, settings.workers > 1
-    if listener.unix:
-        return Origin(trusted=_private(listener, settings), multithread=several[0], multiprocess=several[1])
-    host, port = listener.socket.getsockname()[:2]
-    return Origin(trusted=False, name=host, port=str(port), multithread=several[0], multiprocess=several[1])
-
-
-def _only(listener: Listener, settings: Settings) -> Protocol | None:
-    """The protocol that a listening socket takes; None to tell by the first byte."""
-    if settings.protocol != "auto":
-        return Protocol(settings.protocol)
-    return None if _private(listener, settings) else Protocol.HTTP
-
-
-def _private(listener: Listener, settings: Settings) -> bool:
-    """Whether all that can connect may be believed as the web server is."""
-    return listener.unix and (not listener.open_to_all or settings.forwarded_from.unix)
 
 
 def _ignore(number: int, frame: object) -> None:

@@ -1,0 +1,367 @@
+"""The threads of one worker, and one epoll between them.
+
+Listening sockets and waiting connections are in the same epoll. A free thread takes whatever is ready: it accepts one
+connection and serves it, or goes on with a kept-alive one. So nothing waits behind a slow request while a thread of
+the process is free, and a process whose threads are all busy accepts nothing: the other processes do.
+
+Who owns a connection: the `waiting` dict, by descriptor. Whoever pops it from there (atomic in CPython) has it alone,
+until it is put back. Descriptors are armed one-shot, so an event is delivered once; a stale one, for a number that
+has been used again meanwhile, only makes its thread look in vain.
+
+What nobody can see who is busy is seen by the main thread, which looks every few milliseconds while it gets narrow:
+
+- All threads are busy, but a thread of another process is not: it gets the connections that are ready (`exchange`).
+- The interpreter is busy all the time: then a second thread gets nothing done, but each time that one lets go of the
+  interpreter, for a moment, to receive or to send, another takes it, and both wait for each other. One thread alone
+  serves then, until it is found in a request that takes longer, or the interpreter is idle at times.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import log
+from .connection import Connection, Service
+from .environ import Origin
+from .protocol import Protocol
+
+if TYPE_CHECKING:
+    from .address import Listener
+    from .arguments import Settings
+    from .exchange import Exchange
+
+NO_DESCRIPTORS_PAUSE = 0.05  # seconds to wait where no descriptor is free
+NARROW = 0.005
+NARROW_FOR = 1.0  # seconds since all threads were found busy, until it is not narrow any more
+BLOCKED_FOR = 4  # looks at which the only thread that serves is at the same request, until the others help
+JUDGE = 0.1  # seconds between two looks at how busy the interpreter is
+FULL = 0.7  # of the time that threads are on a CPU, or wait for one, from which on one of them serves better alone
+TRY_AGAIN = 10.0  # seconds until one serves alone again, where it turned out that more can be done
+LOOKED_AT = 64  # events at most, of which the main thread sees who waits
+
+# One-shot: an event wakes one thread, which arms the socket again once it has accepted. Without that all idle threads
+# wake for each connection. Not EPOLLEXCLUSIVE: it wakes one process, whose thread may take another event first.
+LISTEN = select.EPOLLIN | select.EPOLLONESHOT
+READ = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT
+
+NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class Threads:
+    """They serve from `start` on. `wake` is the writing end of the pipe that the main thread waits at."""
+
+    def __init__(
+        self, settings: Settings, service: Service, listeners: list[Listener], exchange: Exchange, slot: int
+    ) -> None:
+        self._settings = settings
+        self._service = service
+        self._listeners = {each.socket.fileno(): each for each in listeners}
+        self._origins = {fd: _origin(each, settings) for fd, each in self._listeners.items()}
+        self._believing = Origin(trusted=True, multithread=settings.threads > 1, multiprocess=settings.workers > 1)
+        self._only = {fd: _only(each, settings) for fd, each in self._listeners.items()}
+        self._exchange = exchange
+        self._accepting = {*self._listeners, exchange.fileno()}
+        self._waits = exchange.waits(slot)
+        self._busy = [False] * settings.threads
+        self._waiting: dict[int, Connection] = {}
+        self._threads: list[threading.Thread] = []
+        self._finished = False
+        self._is_narrow = False
+        self._gives = False
+        self._narrow_at = 0.0
+        self._one_serves = False
+        self._gate = threading.Semaphore(0)  # where the others wait meanwhile
+        self._judged_at = self._judged = 0.0
+        self._try_at = 0.0
+
+    # For the main thread.
+
+    def start(self, wake: int) -> None:
+        """Have them wait; nothing is accepted yet.
+
+        Raises:
+            RuntimeError: one of them cannot be started.
+        """
+        self._wake = wake
+        self._epoll = select.epoll()
+        self._finish_read, self._finish_write = os.pipe2(os.O_CLOEXEC)
+        self._epoll.register(self._finish_read, select.EPOLLIN)
+        for index in range(self._settings.threads):
+            thread = threading.Thread(target=self._serve, args=(index,), name=f"request-{index}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                raise RuntimeError(f"thread {index + 1} of {self._settings.threads}: {error}") from error
+            self._threads.append(thread)
+
+    def accept(self) -> None:
+        """From now on they do."""
+        for fd in self._accepting:
+            self._epoll.register(fd, LISTEN)
+
+    def ident(self, index: int) -> int:
+        """By what the interpreter knows a thread."""
+        return self._threads[index].ident or 0
+
+    @property
+    def look_within(self) -> float:
+        """Seconds until the next `look`."""
+        return NARROW if self._is_narrow else float("inf")
+
+    @property
+    def look_for(self) -> list[select.epoll]:
+        """What the next `look` had better not be later than."""
+        return [self._epoll] if self._gives else []
+
+    def look(self, now: float) -> None:
+        """See to what they cannot see to while they are busy."""
+        self._gives = False
+        if not self._is_narrow:
+            return
+        if len(self._threads) > 1:
+            self._judge(now)
+        if False in self._busy:
+            self._is_narrow = self._one_serves or now < self._narrow_at + NARROW_FOR
+            return
+        self._narrow_at = now
+        if not self._service.draining and self._hand_over():
+            self._gives = all(now >= since + NARROW for since in self._service.progress)
+
+    def expire(self, now: float) -> None:
+        """Close what has waited for too long."""
+        for fd, connection in list(self._waiting.items()):
+            if now >= connection.deadline and self._waiting.pop(fd, None) is connection:
+                connection.expire()
+
+    def drain(self, now: float) -> None:
+        """From now on connections end after an answer; `done` tells when all have."""
+        self._service.draining = True
+        self._let_all_serve(now)
+        for index in range(self._settings.threads):
+            self._waits[index] = 0  # for no work of others
+        for each in list(self._waiting.values()):
+            if each.faces_client:  # however long it has been idle: its next request may be on the way
+                each.since = now
+
+    def leave(self, *, empty: bool) -> bool:
+        """Leave the listening sockets, and what is queued there to others; whether it is done.
+
+        `empty`: accept it before. That takes longer where no descriptor is free.
+        """
+        for fd in list(self._accepting):
+            if not empty or self._empty(fd):
+                self._leave(fd)
+        return not self._accepting
+
+    def done(self, now: float, stuck: set[int], grace: float) -> bool:
+        """Whether nothing is left to do but what is `stuck`.
+
+        An idle connection is left for `grace` seconds to its peer, to close it or to use it once more.
+        """
+        if any(busy and index not in stuck for index, busy in enumerate(self._busy)):
+            return False
+        return all(each.idle and now - each.since >= grace for each in list(self._waiting.values()))
+
+    def finish(self, stuck: set[int]) -> None:
+        """End them, and their connections. What is `stuck` ends with the process."""
+        self._finished = True
+        os.write(self._finish_write, b".")
+        for index, thread in enumerate(self._threads):
+            if index not in stuck:
+                thread.join()
+        for connection in list(self._waiting.values()):
+            connection.close()
+
+    def _empty(self, fd: int) -> bool:
+        """Accept all that is queued; whether it is, or no descriptor is free."""
+        for _ in range(self._settings.backlog):  # no more can be queued; a successor may share an inherited socket
+            try:
+                connection = self._next(fd)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno in NO_DESCRIPTORS:
+                    return False
+                continue
+            self._wait_for(connection)
+        return True
+
+    def _leave(self, fd: int) -> None:
+        self._accepting.discard(fd)
+        with contextlib.suppress(OSError):
+            self._epoll.unregister(fd)
+        listener = self._listeners.pop(fd, None)
+        if listener is not None:
+            listener.socket.close()
+
+    def _judge(self, now: float) -> None:
+        """Whether one thread shall serve alone."""
+        since = self._service.progress[0]
+        if self._one_serves and since and now >= since + NARROW * (1 if _is_blocked(self._threads[0]) else BLOCKED_FOR):
+            self._let_all_serve(now + NARROW_FOR)
+        if now < self._judged_at + JUDGE:
+            return
+        spent = sum(map(_spent, self._threads))
+        is_full = spent - self._judged >= FULL * (now - self._judged_at)
+        self._judged_at, self._judged = now, spent
+        if self._one_serves and not is_full:
+            self._let_all_serve(now + TRY_AGAIN)
+        elif is_full and now >= self._try_at and not self._service.draining:
+            self._one_serves = True
+
+    def _let_all_serve(self, until: float) -> None:
+        self._try_at = until
+        self._one_serves = False
+        for _ in self._threads:
+            self._gate.release()
+
+    def _hand_over(self) -> bool:
+        """Give what is ready to processes of which a thread waits for work; whether there are more of those."""
+        others = self._exchange.waiting
+        if not others:
+            return False
+        for fd, _ in self._epoll.poll(0, LOOKED_AT):
+            connection = self._waiting.pop(fd, None)
+            if fd in self._accepting:
+                self._epoll.modify(fd, LISTEN)  # it is theirs as well
+            elif connection is None:
+                pass
+            elif others and connection.idle and self._exchange.give(connection.sock, connection.listener):
+                others -= 1
+                self._epoll.unregister(fd)  # it lives on elsewhere, and would be here, too
+                connection.close()
+            else:
+                self._wait_for(connection)
+                others = 0
+        return others > 0
+
+    # The threads.
+
+    def _serve(self, index: int) -> None:
+        """The life of a thread."""
+        epoll, accepting, waiting, service = self._epoll, self._accepting, self._waiting, self._service
+        busy, waits = self._busy, self._waits
+        while not self._finished:
+            if self._one_serves and index:
+                busy[index] = True
+                self._gate.acquire()
+                busy[index] = False
+                continue
+            waits[index] = not service.draining
+            try:
+                for fd, _ in epoll.poll(-1, 1):
+                    busy[index] = True
+                    waits[index] = 0
+                    if not self._is_narrow and False not in busy:
+                        self._call()
+                    if fd in accepting:
+                        self._accept(fd, index)
+                    else:
+                        connection = waiting.pop(fd, None)
+                        if connection is not None:
+                            self._advance(connection, index)
+            except BaseException as error:  # noqa: BLE001 - a thread less is a server that slowly stops answering
+                log.failure("an error of the server itself", error)
+            busy[index] = False
+
+    def _call(self) -> None:
+        """All are busy: the main thread shall look more often."""
+        self._narrow_at = time.monotonic()
+        self._is_narrow = True
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake, b".")
+
+    def _accept(self, fd: int, index: int) -> None:
+        """Accept one connection and go on with it at once: what it asks is mostly there already."""
+        connection = None
+        try:
+            connection = self._next(fd)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            if error.errno in NO_DESCRIPTORS:
+                time.sleep(NO_DESCRIPTORS_PAUSE)  # it stays in the queue; a request that ends makes room
+        finally:
+            with contextlib.suppress(OSError):  # left meanwhile
+                self._epoll.modify(fd, LISTEN)
+        if connection is not None:
+            self._advance(connection, index)
+
+    def _next(self, fd: int) -> Connection:
+        """The next connection of a listening socket, or of the exchange.
+
+        Raises:
+            BlockingIOError: there is none, or none any more.
+            OSError: see accept().
+        """
+        listener = self._listeners.get(fd)
+        if listener is not None:
+            sock, peer = listener.socket.accept()
+        elif fd in self._accepting:
+            sock, peer, fd = self._exchange.take()
+        else:  # left meanwhile
+            raise BlockingIOError
+        origin = self._origins[fd]
+        if isinstance(peer, tuple) and peer[0] in self._settings.forwarded_from:
+            origin = self._believing
+        return Connection(sock, peer, origin, self._service, self._only[fd], fd)
+
+    def _advance(self, connection: Connection, index: int) -> None:
+        stays = False
+        try:
+            stays = connection.advance(index)
+        finally:
+            if not stays:
+                connection.close()
+        if stays:
+            self._wait_for(connection)
+
+    def _wait_for(self, connection: Connection) -> None:
+        """Give the connection up until something arrives. It must not be touched after."""
+        fd = connection.sock.fileno()
+        registered, connection.registered = connection.registered, True
+        self._waiting[fd] = connection
+        arm = self._epoll.modify if registered else self._epoll.register
+        arm(fd, READ)
+
+
+def _spent(thread: threading.Thread) -> float:
+    """Seconds that a thread has been on a CPU, or has waited for one; 0 if the kernel does not tell."""
+    with contextlib.suppress(OSError, ValueError):
+        on_cpu, waited, _ = map(int, Path(f"/proc/self/task/{thread.native_id}/schedstat").read_bytes().split())
+        return (on_cpu + waited) / 1e9
+    return 0.0
+
+
+def _is_blocked(thread: threading.Thread) -> bool:
+    """Whether a thread waits for something else than a CPU (proc_pid_stat(5), the state)."""
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/self/task/{thread.native_id}/stat").read_bytes().rpartition(b")")[2].split()[0] != b"R"
+    return True
+
+
+def _origin(listener: Listener, settings: Settings) -> Origin:
+    several = settings.threads > 1, settings.workers > 1
+    if listener.unix:
+        return Origin(trusted=_private(listener, settings), multithread=several[0], multiprocess=several[1])
+    host, port = listener.socket.getsockname()[:2]
+    return Origin(trusted=False, name=host, port=str(port), multithread=several[0], multiprocess=several[1])
+
+
+def _only(listener: Listener, settings: Settings) -> Protocol | None:
+    """The protocol that a listening socket takes; None to tell by the first byte."""
+    if settings.protocol != "auto":
+        return Protocol(settings.protocol)
+    return None if _private(listener, settings) else Protocol.HTTP
+
+
+def _private(listener: Listener, settings: Settings) -> bool:
+    """Whether all that can connect may be believed as the web server is."""
+    return listener.unix and (not listener.open_to_all or settings.forwarded_from.unix)
