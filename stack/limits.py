@@ -44,8 +44,6 @@ HEAD_FIRST: Final = 1024
 """Bytes of a head that nginx takes before those lines: its own default of `client_header_buffer_size`."""
 HOP_ADDS: Final = 4096
 """Bytes that a hop adds at most: its own variables (about 1000), and 7 for each of 400 fields (HTTP_ and two sizes)."""
-FIELD_ADDS: Final = 64
-"""Bytes that one line grows by over HTTP: `X-Forwarded-Host` for `Host`."""
 BUFFER: Final = 65535
 """Bytes that an app server has room for: a packet of uwsgi, a record of FastCGI and uWSGI's buffer have no more."""
 
@@ -189,7 +187,7 @@ def _app(config: Config, facts: Facts, name: str, bodies: Mapping[str, int], way
         kill=server.timeout + KILL_AFTER,
         read_timeout=server.timeout + READ_AFTER,
         drain=server.timeout + DRAIN_AFTER if server.stop_within == AUTO else server.stop_within,
-        field=line + FIELD_ADDS,
+        field=line,
         packet=_head(line) + HOP_ADDS + _url_again(line, way.protocol),
         buffer=BUFFER,
         max_body=max((bodies[key] for key, site in config.sites.items() if config.app_of(site) == name), default=BODY),
@@ -337,9 +335,9 @@ def _header(found: Limits, name: str, way: Way) -> Iterator[Limit]:
                 "bytes",
                 way.server,
                 server["field"],
-                f"max_header + {FIELD_ADDS}",
+                "max_header",
                 keys,
-                "X-Forwarded-Host is longer than Host",
+                "over HTTP a field is passed on as it is",
             )
         yield Limit(
             "head",

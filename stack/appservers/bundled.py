@@ -11,7 +11,7 @@ from stack.desired import File
 
 PROGRAM = ""
 INSTALL = ""
-PROTOCOLS: tuple[str, ...] = ("uwsgi", "http", "fastcgi", "scgi")
+PROTOCOLS: tuple[str, ...] = ("http", "uwsgi", "fastcgi", "scgi")
 KEEPS_ALIVE = True
 FACES_CLIENTS = True
 PRELOADS = True

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from stack.facts import Static
 
-IDLE_WITHIN = 2.0
-"""Seconds for which a web server keeps an idle connection to an app server: short, as a retired one waits for it."""
+IDLE_WITHIN = 0.5
+"""Seconds for which a web server keeps an idle connection to an app server: short, as a reload waits for it."""
 
 __all__ = ["Front", "Site", "Upstream"]
 

@@ -3,8 +3,8 @@
 A connection that the web server keeps belongs to the process that accepted it. Were it to stay there for ever, its next
 request would wait behind slow ones while another process has nothing to do: no connection for each request does that.
 So processes see of each other whether a thread waits for work, in memory that they share, and give each other
-connections with something to read through a socket (SCM_RIGHTS, unix(7)): a queue as the one of a listening socket is,
-from which whoever is free takes, and which outlives each of them.
+connections with something to read through a socket (SCM_RIGHTS, unix(7)). It is a queue as the one of a listening
+socket is: whoever is free takes from it, and it outlives each of them.
 """
 
 from __future__ import annotations

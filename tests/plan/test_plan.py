@@ -22,7 +22,7 @@ from .made import NGINX, config, facts
 TWO = """
 [apps.shop]
 [apps.admin.server]
-protocol = "http"
+protocol = "uwsgi"
 [sites.shop]
 listen = ["80", "[::]:80", "8080"]
 server_names = ["shop.org"]
@@ -131,7 +131,7 @@ def test_workers_as_told_may_be_one(project: Path) -> None:
 def test_both_sides_of_a_hop_have_the_same_link_and_protocol(project: Path) -> None:
     made = planned(project, TWO)
     site = next(file.text for file in made.files if file.path == "nginx/site.conf")
-    for name, protocol, passing in (("shop", "uwsgi", "uwsgi_pass "), ("admin", "http", "proxy_pass http://")):
+    for name, protocol, passing in (("shop", "http", "proxy_pass http://"), ("admin", "uwsgi", "uwsgi_pass ")):
         app = service(made, name)
         assert app.link == f"/run/stackctl/shop/sockets/{name}.{protocol}.sock"
         assert f'server "unix:{app.link}";' in site
@@ -142,7 +142,7 @@ def test_both_sides_of_a_hop_have_the_same_link_and_protocol(project: Path) -> N
 
 def test_the_web_server_outwaits_the_app_server(project: Path) -> None:
     site = next(file.text for file in planned(project, "[server]\ntimeout = 10\n").files if "site" in file.path)
-    assert "uwsgi_read_timeout 15s;" in site
+    assert "proxy_read_timeout 15s;" in site
 
 
 def test_nginx_is_stopped_in_its_own_way_and_reloaded_when_its_files_change(project: Path) -> None:
@@ -253,7 +253,7 @@ def test_an_unknown_engine_web_server_or_protocol_is_refused(project: Path) -> N
         ("server.engine=bundeld", "Did you mean bundled?"),
         ("site.web=ngnix", "Did you mean nginx?"),
         ("site.web=qqq", "There is: nginx, external, none."),
-        ("server.protocol=ajp", "It speaks uwsgi, http, fastcgi, scgi."),
+        ("server.protocol=ajp", "It speaks http, uwsgi, fastcgi, scgi."),
     ):
         with pytest.raises(ConfigError) as caught:
             planned(project, "", setting)
