@@ -34,6 +34,11 @@ class Exchange:
         """What is readable when there is a connection to take."""
         return self._take.fileno()
 
+    def close(self) -> None:
+        """Close it; what is on its way is closed, too."""
+        self._give.close()
+        self._take.close()
+
     # For the master.
 
     def slot(self) -> int:

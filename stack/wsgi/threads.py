@@ -55,7 +55,10 @@ NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class Threads:
-    """They serve from `start` on. `wake` is the writing end of the pipe that the main thread waits at."""
+    """They serve from `accept` on, until `finish`. All that is not said to be theirs is for the main thread.
+
+    `one_serves`: one of them alone. `waiting` are the connections of which nobody has anything in hand.
+    """
 
     def __init__(
         self, settings: Settings, service: Service, listeners: list[Listener], exchange: Exchange, slot: int
@@ -66,17 +69,17 @@ class Threads:
         self._origins = {fd: _origin(each, settings) for fd, each in self._listeners.items()}
         self._believing = Origin(trusted=True, multithread=settings.threads > 1, multiprocess=settings.workers > 1)
         self._only = {fd: _only(each, settings) for fd, each in self._listeners.items()}
-        self._exchange = exchange
+        self.exchange = exchange
         self._accepting = {*self._listeners, exchange.fileno()}
         self._waits = exchange.waits(slot)
         self._busy = [False] * settings.threads
-        self._waiting: dict[int, Connection] = {}
+        self.waiting: dict[int, Connection] = {}
         self._threads: list[threading.Thread] = []
         self._finished = False
         self._is_narrow = False
         self._gives = False
         self._narrow_at = 0.0
-        self._one_serves = False
+        self.one_serves = False
         self._gate = threading.Semaphore(0)  # where the others wait meanwhile
         self._judged_at = self._judged = 0.0
         self._try_at = 0.0
@@ -84,7 +87,7 @@ class Threads:
     # For the main thread.
 
     def start(self, wake: int) -> None:
-        """Have them wait; nothing is accepted yet.
+        """Have them wait; nothing is accepted yet. `wake` is the writing end of what the main thread waits at.
 
         Raises:
             RuntimeError: one of them cannot be started.
@@ -128,7 +131,7 @@ class Threads:
         if len(self._threads) > 1:
             self._judge(now)
         if False in self._busy:
-            self._is_narrow = self._one_serves or now < self._narrow_at + NARROW_FOR
+            self._is_narrow = self.one_serves or now < self._narrow_at + NARROW_FOR
             return
         self._narrow_at = now
         if not self._service.draining and self._hand_over():
@@ -136,8 +139,8 @@ class Threads:
 
     def expire(self, now: float) -> None:
         """Close what has waited for too long."""
-        for fd, connection in list(self._waiting.items()):
-            if now >= connection.deadline and self._waiting.pop(fd, None) is connection:
+        for fd, connection in list(self.waiting.items()):
+            if now >= connection.deadline and self.waiting.pop(fd, None) is connection:
                 connection.expire()
 
     def drain(self, now: float) -> None:
@@ -146,7 +149,7 @@ class Threads:
         self._let_all_serve(now)
         for index in range(self._settings.threads):
             self._waits[index] = 0  # for no work of others
-        for each in list(self._waiting.values()):
+        for each in list(self.waiting.values()):
             if each.faces_client:  # however long it has been idle: its next request may be on the way
                 each.since = now
 
@@ -167,7 +170,7 @@ class Threads:
         """
         if any(busy and index not in stuck for index, busy in enumerate(self._busy)):
             return False
-        return all(each.idle and now - each.since >= grace for each in list(self._waiting.values()))
+        return all(each.idle and now - each.since >= grace for each in list(self.waiting.values()))
 
     def finish(self, stuck: set[int]) -> None:
         """End them, and their connections. What is `stuck` ends with the process."""
@@ -176,7 +179,7 @@ class Threads:
         for index, thread in enumerate(self._threads):
             if index not in stuck:
                 thread.join()
-        for connection in list(self._waiting.values()):
+        for connection in list(self.waiting.values()):
             connection.close()
 
     def _empty(self, fd: int) -> bool:
@@ -204,36 +207,36 @@ class Threads:
     def _judge(self, now: float) -> None:
         """Whether one thread shall serve alone."""
         since = self._service.progress[0]
-        if self._one_serves and since and now >= since + NARROW * (1 if _is_blocked(self._threads[0]) else BLOCKED_FOR):
+        if self.one_serves and since and now >= since + NARROW * (1 if _is_blocked(self._threads[0]) else BLOCKED_FOR):
             self._let_all_serve(now + NARROW_FOR)
         if now < self._judged_at + JUDGE:
             return
         spent = sum(map(_spent, self._threads))
         is_full = spent - self._judged >= FULL * (now - self._judged_at)
         self._judged_at, self._judged = now, spent
-        if self._one_serves and not is_full:
+        if self.one_serves and not is_full:
             self._let_all_serve(now + TRY_AGAIN)
         elif is_full and now >= self._try_at and not self._service.draining:
-            self._one_serves = True
+            self.one_serves = True
 
     def _let_all_serve(self, until: float) -> None:
         self._try_at = until
-        self._one_serves = False
+        self.one_serves = False
         for _ in self._threads:
             self._gate.release()
 
     def _hand_over(self) -> bool:
         """Give what is ready to processes of which a thread waits for work; whether there are more of those."""
-        others = self._exchange.waiting
+        others = self.exchange.waiting
         if not others:
             return False
         for fd, _ in self._epoll.poll(0, LOOKED_AT):
-            connection = self._waiting.pop(fd, None)
+            connection = self.waiting.pop(fd, None)
             if fd in self._accepting:
                 self._epoll.modify(fd, LISTEN)  # it is theirs as well
             elif connection is None:
                 pass
-            elif others and connection.idle and self._exchange.give(connection.sock, connection.listener):
+            elif others and connection.idle and self.exchange.give(connection.sock, connection.listener):
                 others -= 1
                 self._epoll.unregister(fd)  # it lives on elsewhere, and would be here, too
                 connection.close()
@@ -246,10 +249,10 @@ class Threads:
 
     def _serve(self, index: int) -> None:
         """The life of a thread."""
-        epoll, accepting, waiting, service = self._epoll, self._accepting, self._waiting, self._service
+        epoll, accepting, waiting, service = self._epoll, self._accepting, self.waiting, self._service
         busy, waits = self._busy, self._waits
         while not self._finished:
-            if self._one_serves and index:
+            if self.one_serves and index:
                 busy[index] = True
                 self._gate.acquire()
                 busy[index] = False
@@ -305,7 +308,7 @@ class Threads:
         if listener is not None:
             sock, peer = listener.socket.accept()
         elif fd in self._accepting:
-            sock, peer, fd = self._exchange.take()
+            sock, peer, fd = self.exchange.take()
         else:  # left meanwhile
             raise BlockingIOError
         origin = self._origins[fd]
@@ -327,7 +330,7 @@ class Threads:
         """Give the connection up until something arrives. It must not be touched after."""
         fd = connection.sock.fileno()
         registered, connection.registered = connection.registered, True
-        self._waiting[fd] = connection
+        self.waiting[fd] = connection
         arm = self._epoll.modify if registered else self._epoll.register
         arm(fd, READ)
 

@@ -35,7 +35,7 @@ def test_a_peer_is_planned_as_any_app_server_is(tmp_path: Path, engine: str) -> 
         "apps/app/stackctl_entry.py",
         "apps/app/stackctl_proxied.py",
     ]
-    assert "keepalive 16;" in next(each.text for each in found.files if each.path == "nginx/site.conf")
+    assert "keepalive 64;" in next(each.text for each in found.files if each.path == "nginx/site.conf")
 
 
 def test_granian_is_told_how_many_and_what_to_load(tmp_path: Path) -> None:

@@ -1,0 +1,226 @@
+"""Who serves a kept-alive connection: whichever thread is free, in whichever process, and one alone where that is all."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stack.wsgi.address import Address, Listener
+from stack.wsgi.arguments import Settings
+from stack.wsgi.connection import Service
+from stack.wsgi.exchange import Exchange
+from stack.wsgi.state import Tally
+from stack.wsgi.threads import Threads
+
+from .conftest import WITHIN, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+GET = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+class Process:
+    """A worker's threads, whose main thread is the test: it looks when it is told to."""
+
+    def __init__(self, exchange: Exchange, listener: socket.socket, threads: int) -> None:
+        self.name = exchange.slot()
+        self.released = threading.Event()
+        tally = Tally(threads)
+        service = Service(self.app, tally.progress, [None] * threads, tally=tally)
+        settings = Settings("", (), workers=2, threads=threads)
+        listeners = [Listener(Address(""), listener, open_to_all=False)]
+        self.threads = Threads(settings, service, listeners, exchange, self.name)
+        self.woken, wake = os.pipe2(os.O_NONBLOCK)
+        self.threads.start(wake)
+        self.service = service
+
+    def app(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        if environ["PATH_INFO"] == "/wait" and not self.released.wait(WITHIN):
+            raise AssertionError("nobody has released it")
+        start_response("200 OK", [("Content-Length", "1")])
+        return [b"%d" % self.name]
+
+    def look(self) -> bool:
+        self.threads.look(time.monotonic())
+        return True
+
+    def end(self) -> None:
+        self.released.set()
+        self.threads.drain(time.monotonic())
+        wait_until(lambda: self.threads.done(time.monotonic(), set(), 0.0, empty=True), "drained")
+        self.threads.finish(set())
+
+
+class Client:
+    """A connection that is kept."""
+
+    def __init__(self, path: str) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(WITHIN)
+        self.sock.connect(path)
+
+    def ask(self, path: bytes = b"") -> None:
+        self.sock.sendall(GET % path)
+
+    def answer(self) -> int:
+        return int(self.sock.recv(4096).rpartition(b"\r\n\r\n")[2])
+
+    def has_answer(self) -> bool:
+        try:
+            return bool(self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            return False
+
+
+@pytest.fixture
+def made(tmp_path: Any) -> Iterator[Callable[[int, int], tuple[list[Process], Callable[[], Client]]]]:
+    """Makes so many processes of so many threads; with what connects to them."""
+    with ExitStack() as ends:
+
+        def make(count: int, threads: int) -> tuple[list[Process], Callable[[], Client]]:
+            path = str(tmp_path / "s")
+            listener = socket.socket(socket.AF_UNIX)
+            listener.bind(path)
+            listener.listen(64)
+            listener.setblocking(False)
+            exchange = Exchange(count, threads)
+            ends.callback(exchange.close)
+            processes = [Process(exchange, listener.dup(), threads) for _ in range(count)]
+            listener.close()
+            for each in processes:
+                ends.callback(each.end)
+
+            def connect() -> Client:
+                client = Client(path)
+                ends.callback(client.sock.close)
+                return client
+
+            return processes, connect
+
+        yield make
+
+
+def test_what_a_busy_process_keeps_is_served_by_one_that_is_free(made: Any) -> None:
+    (busy, free), connect = made(2, 1)
+    busy.threads.accept()
+    slow, *others = [connect() for _ in range(4)]
+    for each in (slow, *others):
+        each.ask()
+        assert each.answer() == busy.name
+    free.threads.accept()
+    slow.ask(b"wait")
+    wait_until(lambda: os.read(busy.woken, 64), "it has called its main thread")
+    for each in others:
+        each.ask()
+        wait_until(lambda: busy.look() and each.has_answer(), "served elsewhere")  # noqa: B023 - called at once
+        assert each.answer() == free.name
+    busy.released.set()
+    assert slow.answer() == busy.name
+    for each in others:
+        each.ask()
+        assert each.answer() == free.name, "it stays there"
+
+
+def test_nothing_is_given_away_where_nobody_is_free(made: Any) -> None:
+    (one, other), connect = made(2, 1)
+    one.threads.accept()
+    slow, waits = connect(), connect()
+    for each in (slow, waits):
+        each.ask()
+        assert each.answer() == one.name
+    other.threads.accept()
+    also = connect()
+    slow.ask(b"wait")
+    wait_until(lambda: os.read(one.woken, 64), "it has called its main thread")
+    also.ask(b"wait")
+    wait_until(lambda: os.read(other.woken, 64), "that one too")
+    waits.ask()
+    for _ in range(100):
+        one.look()
+    assert not waits.has_answer()
+    one.released.set()
+    assert (slow.answer(), waits.answer()) == (one.name, one.name)
+
+
+def test_what_has_begun_to_arrive_stays(made: Any) -> None:
+    """What is in the memory of a process cannot be given away."""
+    (busy, free), connect = made(2, 1)
+    busy.threads.accept()
+    slow, half = connect(), connect()
+    half.sock.sendall(b"GET / HTTP/1.1\r\n")
+    slow.ask()
+    assert slow.answer() == busy.name
+    free.threads.accept()
+    slow.ask(b"wait")
+    wait_until(lambda: os.read(busy.woken, 64), "it has called its main thread")
+    half.sock.sendall(b"Host: a\r\n\r\n")
+    for _ in range(100):
+        busy.look()
+    assert not half.has_answer()
+    busy.released.set()
+    assert half.answer() == busy.name
+
+
+def test_what_is_on_its_way_is_served_by_who_drains(made: Any) -> None:
+    (busy, last), connect = made(2, 1)
+    busy.threads.accept()
+    client = connect()
+    client.ask()
+    assert client.answer() == busy.name
+    exchange = busy.threads.exchange
+    (kept,) = busy.threads.waiting.values()
+    assert exchange.give(kept.sock, kept.listener)
+    client.ask()
+    last.threads.accept()
+    last.threads.drain(time.monotonic())
+    wait_until(lambda: last.threads.done(time.monotonic(), set(), 0.0, empty=True) and client.has_answer(), "served")
+    assert client.answer() == last.name
+
+
+def test_one_thread_serves_alone_while_the_interpreter_is_busy_until_it_waits(made: Any) -> None:
+    (process,), connect = made(1, 4)
+    process.threads.accept()
+    clients = [connect() for _ in range(8)]
+    stop = threading.Event()
+
+    def load() -> None:
+        while not stop.is_set():
+            for each in clients:
+                each.ask()
+            for each in clients:
+                each.answer()
+
+    loader = threading.Thread(target=load)
+    loader.start()
+    try:
+        wait_until(lambda: process.look() and process.threads.one_serves, "one serves")
+    finally:
+        stop.set()
+        loader.join()
+    clients[0].ask(b"wait")
+    for each in clients[1:]:
+        each.ask()
+    wait_until(lambda: process.look() and all(each.has_answer() for each in clients[1:]), "the others help")
+    assert not process.threads.one_serves
+    process.released.set()
+    clients[0].answer()
+
+
+def test_a_place_of_a_worker_that_has_ended_waits_for_nothing() -> None:
+    exchange = Exchange(1, 2)
+    slots = [exchange.slot() for _ in range(12)]
+    assert slots.count(-1) == 2, "it has places for those that end, and their successors"
+    exchange.waits(slots[0])[1] = 1
+    exchange.waits(-1)[0] = 1
+    assert exchange.waiting == 1
+    exchange.give_back(slots[0])
+    assert exchange.waiting == 0
+    assert exchange.slot() == slots[0]
+    exchange.close()
