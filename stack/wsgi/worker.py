@@ -233,7 +233,6 @@ class Worker:
         return TIMED_OUT if self._stuck else 0
 
 
-
 def _ignore(number: int, frame: object) -> None:
     """A handler, not SIG_IGN: that would pass on to the programs that the app starts."""
 

@@ -90,18 +90,18 @@ def test_another_app_server_and_back_loses_no_request(steered: Project) -> None:
             assert program in " ".join(psutil.Process(steered.pid("app")).cmdline())
     assert load.failed == []
     settles(steered)
-    assert links(steered) == ["app.uwsgi.sock"]
+    assert links(steered) == ["app.http.sock"]
 
 
 def test_another_protocol_and_back_loses_no_request(steered: Project) -> None:
     steered.up("--workers", "2")
     with Load(steered.port, again=True) as load, in_hand(steered, "go-on"):
-        for protocol in ("http", "uwsgi"):
+        for protocol in ("uwsgi", "http"):
             change(steered, load, "reload", "--set", f"server.protocol={protocol}")
             assert (steered.runtime / "sockets" / f"app.{protocol}.sock").is_symlink()
     assert load.failed == []
     settles(steered)
-    assert links(steered) == ["app.uwsgi.sock"]
+    assert links(steered) == ["app.http.sock"]
 
 
 def test_a_changed_nginx_configuration_loses_no_request(steered: Project) -> None:

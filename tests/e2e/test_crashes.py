@@ -54,7 +54,7 @@ def test_killed_worker_is_replaced(steered: Project) -> None:
 
 def test_killed_app_server_is_replaced_and_the_link_moves(steered: Project) -> None:
     steered.up()
-    link = steered.runtime / "sockets" / "app.uwsgi.sock"
+    link = steered.runtime / "sockets" / "app.http.sock"
     master, workers, before = steered.pid("app"), steered.workers("app"), link.readlink()
     os.kill(master, signal.SIGKILL)
     until(lambda: link.readlink() != before, "the link moves")

@@ -477,7 +477,7 @@ def test_leftovers_of_a_killed_run_are_cleaned_without_a_word(shop: Project) -> 
     (sockets / "gone.g9.sock").touch()
     (shop.runtime / "nginx.g7.pid").write_text("1\n")
     assert shop.up().err == first
-    assert sorted(each.name for each in sockets.iterdir()) == ["app.g1.control", "app.g1.sock", "app.uwsgi.sock"]
+    assert sorted(each.name for each in sockets.iterdir()) == ["app.g1.control", "app.g1.sock", "app.http.sock"]
     shop.run("down")
     shop.nothing_is_left()
 
@@ -575,7 +575,7 @@ def test_project_without_a_file_of_ours_is_served(shop: Project) -> None:
 
 def test_http_spoken_to_a_uwsgi_socket_is_answered(shop: Project, mistakes: Mistakes) -> None:
     shop.write("app.py", WSGI)
-    shop.up()
+    shop.up("--set", "server.protocol=uwsgi")
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(shop.runtime / "sockets" / "app.uwsgi.sock"))
         client.sendall(b"GET / HTTP/1.0\r\nHost: shop\r\n\r\n")

@@ -87,7 +87,7 @@ def proven(project: Project, *arguments: str, code: int = 0) -> Any:
 
 
 @pytest.mark.parametrize(
-    "flags", [(), ("--set", "server.protocol=http"), ("--no-nginx",)], ids=["nginx", "nginx-http", "none"]
+    "flags", [(), ("--set", "server.protocol=uwsgi"), ("--no-nginx",)], ids=["nginx", "nginx-uwsgi", "none"]
 )
 def test_proven_reload_says_when_which_code_answered(steered: Project, flags: tuple[str, ...]) -> None:
     steered.up(*flags)

@@ -119,7 +119,7 @@ def test_nothing_is_parked_across_a_change_of_protocol(steered: Project) -> None
     go_on, begun = steered.event("go-on"), steered.event("go-on.begun")
     visitor = steered.start_client(f"/wait?for={go_on}")
     until(begun.exists, "the request is in hand")
-    steered.run("reload", "--set", "server.protocol=http")
+    steered.run("reload", "--set", "server.protocol=uwsgi")
     refused = steered.run("rollback", code=1)
     assert "not across a\n" in refused.err
     go_on.touch()

@@ -213,7 +213,7 @@ def test_another_protocol_waits_until_that_nginx_has_loaded_the_site(steered: Pr
         until(lambda: listens(steered.port), "it has started")
         with Load(steered.port, again=True, slow=False) as load:
             steered.write("version.txt", "2")
-            steered.run("reload", "--set", "server.protocol=http")
+            steered.run("reload", "--set", "server.protocol=uwsgi")
             links = sorted(each.name for each in (steered.runtime / "sockets").iterdir() if each.is_symlink())
             assert links == ["app.http.sock", "app.uwsgi.sock"]
             assert steered.get("/").text == "1", "it does not know of the new link"
@@ -222,7 +222,7 @@ def test_another_protocol_waits_until_that_nginx_has_loaded_the_site(steered: Pr
             system.reload()
             assert steered.get("/").text == "2"
             until(lambda: len(steered.service("app")["generations"]) == 1, "the old one is retired")
-            assert not (steered.runtime / "sockets" / "app.uwsgi.sock").is_symlink()
+            assert not (steered.runtime / "sockets" / "app.http.sock").is_symlink()
             until(lambda asked=load.good: load.good > asked + 20, "requests are answered")  # type: ignore[misc]
         assert load.failed == []
 

@@ -152,10 +152,10 @@ def test_nginx_accepts_it_without_a_word(name: str, nginx: Nginx, tmp_path: Path
 def test_nginx_refuses_what_is_broken(nginx: Nginx, tmp_path: Path) -> None:
     put(planned("minimal"), tmp_path)
     site = tmp_path / "nginx" / "site.conf"
-    site.write_text(site.read_text().replace("uwsgi_pass", "uwsgi_passs"))
+    site.write_text(site.read_text().replace("proxy_pass", "proxy_passs"))
     done = asked(nginx, tmp_path)
     assert done.returncode != 0
-    assert 'unknown directive "uwsgi_passs"' in done.stderr
+    assert 'unknown directive "proxy_passs"' in done.stderr
 
 
 @pytest.mark.e2e

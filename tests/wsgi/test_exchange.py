@@ -1,8 +1,9 @@
-"""Who serves a kept-alive connection: whichever thread is free, in whichever process, and one alone where that is all."""
+"""Who serves a kept-alive connection: whichever thread is free, in whichever process; or one that needs no help."""
 
 from __future__ import annotations
 
 import os
+import select
 import socket
 import threading
 import time
@@ -31,21 +32,22 @@ class Process:
 
     def __init__(self, exchange: Exchange, listener: socket.socket, threads: int) -> None:
         self.name = exchange.slot()
-        self.released = threading.Event()
+        self.begun, self.released = threading.Event(), threading.Event()
         tally = Tally(threads)
         service = Service(self.app, tally.progress, [None] * threads, tally=tally)
         settings = Settings("", (), workers=2, threads=threads)
         listeners = [Listener(Address(""), listener, open_to_all=False)]
         self.threads = Threads(settings, service, listeners, exchange, self.name)
-        self.woken, wake = os.pipe2(os.O_NONBLOCK)
-        self.threads.start(wake)
-        self.service = service
+        self.woken, self.wake = os.pipe2(os.O_NONBLOCK)
+        self.threads.start(self.wake)
 
     def app(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-        if environ["PATH_INFO"] == "/wait" and not self.released.wait(WITHIN):
-            raise AssertionError("nobody has released it")
-        start_response("200 OK", [("Content-Length", "1")])
-        return [b"%d" % self.name]
+        if environ["PATH_INFO"] == "/wait":
+            self.begun.set()
+            if not self.released.wait(WITHIN):
+                raise AssertionError("nobody has released it")
+        start_response("200 OK", [("Content-Length", "2")])
+        return [b"%2d" % self.name]
 
     def look(self) -> bool:
         self.threads.look(time.monotonic())
@@ -54,8 +56,11 @@ class Process:
     def end(self) -> None:
         self.released.set()
         self.threads.drain(time.monotonic())
-        wait_until(lambda: self.threads.done(time.monotonic(), set(), 0.0, empty=True), "drained")
+        wait_until(lambda: self.threads.leave(empty=True), "left")
+        wait_until(lambda: self.threads.done(time.monotonic(), set(), 0.0), "done")
         self.threads.finish(set())
+        os.close(self.woken)
+        os.close(self.wake)
 
 
 class Client:
@@ -73,10 +78,7 @@ class Client:
         return int(self.sock.recv(4096).rpartition(b"\r\n\r\n")[2])
 
     def has_answer(self) -> bool:
-        try:
-            return bool(self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-        except BlockingIOError:
-            return False
+        return bool(select.select([self.sock], [], [], 0)[0])
 
 
 @pytest.fixture
@@ -92,8 +94,7 @@ def made(tmp_path: Any) -> Iterator[Callable[[int, int], tuple[list[Process], Ca
             listener.setblocking(False)
             exchange = Exchange(count, threads)
             ends.callback(exchange.close)
-            processes = [Process(exchange, listener.dup(), threads) for _ in range(count)]
-            listener.close()
+            processes = [Process(exchange, listener, threads) for _ in range(count)]
             for each in processes:
                 ends.callback(each.end)
 
@@ -116,7 +117,8 @@ def test_what_a_busy_process_keeps_is_served_by_one_that_is_free(made: Any) -> N
         assert each.answer() == busy.name
     free.threads.accept()
     slow.ask(b"wait")
-    wait_until(lambda: os.read(busy.woken, 64), "it has called its main thread")
+    assert busy.begun.wait(WITHIN)
+    assert os.read(busy.woken, 64), "it has called its main thread"
     for each in others:
         each.ask()
         wait_until(lambda: busy.look() and each.has_answer(), "served elsewhere")  # noqa: B023 - called at once
@@ -135,12 +137,12 @@ def test_nothing_is_given_away_where_nobody_is_free(made: Any) -> None:
     for each in (slow, waits):
         each.ask()
         assert each.answer() == one.name
+    slow.ask(b"wait")
+    assert one.begun.wait(WITHIN)
     other.threads.accept()
     also = connect()
-    slow.ask(b"wait")
-    wait_until(lambda: os.read(one.woken, 64), "it has called its main thread")
     also.ask(b"wait")
-    wait_until(lambda: os.read(other.woken, 64), "that one too")
+    assert other.begun.wait(WITHIN)
     waits.ask()
     for _ in range(100):
         one.look()
@@ -153,13 +155,12 @@ def test_what_has_begun_to_arrive_stays(made: Any) -> None:
     """What is in the memory of a process cannot be given away."""
     (busy, free), connect = made(2, 1)
     busy.threads.accept()
-    slow, half = connect(), connect()
+    half, slow = connect(), connect()
     half.sock.sendall(b"GET / HTTP/1.1\r\n")
-    slow.ask()
-    assert slow.answer() == busy.name
-    free.threads.accept()
+    wait_until(lambda: [each for each in busy.threads.waiting.values() if not each.idle], "it has begun to arrive")
     slow.ask(b"wait")
-    wait_until(lambda: os.read(busy.woken, 64), "it has called its main thread")
+    assert busy.begun.wait(WITHIN)
+    free.threads.accept()
     half.sock.sendall(b"Host: a\r\n\r\n")
     for _ in range(100):
         busy.look()
@@ -171,16 +172,19 @@ def test_what_has_begun_to_arrive_stays(made: Any) -> None:
 def test_what_is_on_its_way_is_served_by_who_drains(made: Any) -> None:
     (busy, last), connect = made(2, 1)
     busy.threads.accept()
-    client = connect()
-    client.ask()
-    assert client.answer() == busy.name
+    client, slow = connect(), connect()
+    for each in (client, slow):
+        each.ask()
+        assert each.answer() == busy.name
+    slow.ask(b"wait")
+    assert busy.begun.wait(WITHIN)
     exchange = busy.threads.exchange
-    (kept,) = busy.threads.waiting.values()
-    assert exchange.give(kept.sock, kept.listener)
+    exchange.waits(exchange.slot())[0] = 1
     client.ask()
+    wait_until(lambda: busy.look() and len(busy.threads.waiting) == 0, "given away, and taken by nobody")
     last.threads.accept()
     last.threads.drain(time.monotonic())
-    wait_until(lambda: last.threads.done(time.monotonic(), set(), 0.0, empty=True) and client.has_answer(), "served")
+    wait_until(lambda: last.threads.leave(empty=True) and client.has_answer(), "served")
     assert client.answer() == last.name
 
 
@@ -191,7 +195,9 @@ def test_one_thread_serves_alone_while_the_interpreter_is_busy_until_it_waits(ma
     stop = threading.Event()
 
     def load() -> None:
-        while not stop.is_set():
+        more = 100  # until each of the others has had an event, and waits no more
+        while more:
+            more -= stop.is_set()
             for each in clients:
                 each.ask()
             for each in clients:
@@ -204,7 +210,9 @@ def test_one_thread_serves_alone_while_the_interpreter_is_busy_until_it_waits(ma
     finally:
         stop.set()
         loader.join()
+    wait_until(lambda: process.threads.exchange.waiting == 1, "one waits for work")
     clients[0].ask(b"wait")
+    assert process.begun.wait(WITHIN)
     for each in clients[1:]:
         each.ask()
     wait_until(lambda: process.look() and all(each.has_answer() for each in clients[1:]), "the others help")
