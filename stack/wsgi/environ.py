@@ -88,7 +88,8 @@ def of_http(head: Head, origin: Origin, peer: tuple[str, str] | None) -> Environ
     if origin.port:
         environ["SERVER_PORT"] = origin.port
     else:
-        _name_from_host(environ)
+        host, scheme = fields.get("HTTP_HOST") or origin.name, environ["wsgi.url_scheme"]
+        environ["SERVER_NAME"], environ["SERVER_PORT"] = _name_and_port(host, scheme)
     return environ
 
 
