@@ -38,7 +38,7 @@ def test_wheel_serves_a_project_whose_interpreter_knows_nothing_of_it(
     (elsewhere / "http.py").write_text("1 / 0  # neither is this\n")
     project.write("stack.toml", f'[app]\npython = "{flask_only}"\n{STATIC}')
     printed = project.run("nginx-conf", cwd=elsewhere)
-    assert "uwsgi_pass" in printed.out
+    assert "proxy_pass" in printed.out
     project.up(cwd=elsewhere)
     assert project.get("/").text == "1"
     assert project.get("/static/hello.txt").text == "a file\n"
