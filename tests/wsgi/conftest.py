@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import signal
 import socket
@@ -187,7 +188,7 @@ def launching(folder: Path) -> Iterator[Callable[..., Server]]:
             str(APPS),
             *arguments,
         ]
-        with errors.open("wb") as log:
+        with errors.open("ab") as log:
             process = subprocess.Popen(argv, cwd=ROOT, stderr=log, stdin=subprocess.DEVNULL, **options)  # type: ignore[call-overload]
         server = Server(process, path, errors)
         servers.append(server)
@@ -238,7 +239,27 @@ def unused_port() -> int:
                 return port
 
 
+@pytest.fixture(scope="session")
+def standing() -> Iterator[Callable[[], Server]]:
+    """The server that stands for whoever just asks it: the one of the last test, if that has left it as it was."""
+    with tempfile.TemporaryDirectory(prefix="w-") as name, launching(Path(name)) as start:
+        known: list[tuple[Server, list[int]]] = []
+
+        def found() -> Server:
+            if known:
+                server, workers = known[-1]
+                if server.process.poll() is None and server.workers() == workers and server.path.exists():
+                    return server
+            server = start("wsgi_odd:app", "--workers", "1", "--threads", "4")
+            known.append((server, server.workers()))
+            return server
+
+        yield found
+
+
 @pytest.fixture
-def server(launch: Callable[..., Server]) -> Server:
-    """One worker with four threads."""
-    return launch("wsgi_odd:app", "--workers", "1", "--threads", "4")
+def server(standing: Callable[[], Server]) -> Server:
+    """One worker with four threads, and nothing in its log."""
+    server = standing()
+    os.truncate(server.errors, 0)
+    return server
