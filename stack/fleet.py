@@ -30,21 +30,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 __all__ = ["Act", "Action", "Child", "Fleet", "Generation", "Policy", "Refusal", "Rollout", "State", "pause"]
 
 if TYPE_CHECKING:
     from dataclasses import replace
+    from functools import cached_property
 else:
+
+    class cached_property:  # noqa: N801 - its name there
+        """The same as that of `functools`, without the lock that this has up to Python 3.11."""
+
+        def __init__(self, work: Any) -> None:
+            self._work, self._name = work, work.__name__
+
+        def __get__(self, owner: Any, _: type) -> Any:
+            found = owner.__dict__[self._name] = self._work(owner)
+            return found
 
     def replace(old: Any, /, **changes: Any) -> Any:
         """The same as that of `dataclasses` for what follows, in a tenth of its time: a simulation does little else."""
         new = object.__new__(type(old))
-        new.__dict__.update(old.__dict__, **changes)
-        new.__dict__.pop("agenda", None)  # was worked out from the old
-        new.__dict__.pop("_agenda", None)
+        facts = new.__dict__
+        facts.update(old.__dict__)
+        facts.update(changes)
+        facts.pop("agenda", None)  # was worked out from the old
         return new
 
 
@@ -217,12 +228,14 @@ class Rollout:
     previous: int | None = None  # its number, while it lives
     recalled: int | None = None  # the number of a parked generation that shall have the link again
     lingers: bool = False  # a web server may still use the link of what served before: nothing of it is retired
-    held: bool = False  # others decide that nothing is spawned now
     stopping: bool = False
 
     def generation(self, number: int) -> Generation | None:
         """The generation of that number, while its process lives."""
-        return next((each for each in self.generations if each.number == number), None)
+        for each in self.generations:
+            if each.number == number:
+                return each
+        return None
 
     def wants(self, generation: Generation) -> bool:
         """Whether this generation should go on running. What was refused or asked to stop is not wanted back."""
@@ -294,12 +307,7 @@ class Rollout:
     @property
     def _spawns(self) -> bool:
         """Whether a generation is missing. A successor that was given up but still lives holds the next one back."""
-        if (
-            self.stopping
-            or self.held
-            or self.recalled is not None
-            or (self.refusal is not None and self.proven is None)
-        ):
+        if self.stopping or self.recalled is not None or (self.refusal is not None and self.proven is None):
             return False
         return not any(
             each.serial == self.serial if each.number == self.current else not each.linked for each in self.generations
@@ -363,10 +371,10 @@ class Rollout:
         if found is None:
             return self
         judged = self._judged(found, reason, now)
-        rest = tuple(each for each in self.generations if each.number != number)
-        current, previous, recalled = (
+        rest = tuple([each for each in self.generations if each.number != number])
+        current, previous, recalled = [
             None if each == number else each for each in (self.current, self.previous, self.recalled)
-        )
+        ]
         return replace(judged, generations=rest, current=current, previous=previous, recalled=recalled)
 
     def _judged(self, generation: Generation, reason: str, now: float) -> Rollout:
@@ -393,7 +401,7 @@ class Rollout:
         )
 
     def _with(self, generation: Generation) -> Rollout:
-        changed = tuple(generation if each.number == generation.number else each for each in self.generations)
+        changed = tuple([generation if each.number == generation.number else each for each in self.generations])
         return replace(self, generations=changed)
 
 
@@ -406,16 +414,31 @@ class Fleet:
 
     def actions(self, now: float) -> tuple[Action, ...]:
         """All that is due at this moment."""
-        return tuple(due.action(name) for name, due in self._agenda if now >= due.since)
+        return tuple([due.action(name) for name, due in self.agenda if now >= due.since])
 
     def wake_at(self) -> float | None:
         """The next moment at which something becomes due without anything else happening."""
-        return min((due.since for _, due in self._agenda), default=None)
+        return min([due.since for _, due in self.agenda], default=None)
 
     @cached_property
-    def _agenda(self) -> tuple[tuple[str, Due], ...]:
-        """What is and will be due for each service. Worked out once, like that of each rollout."""
-        return tuple((name, due) for name, rollout in self._led().items() for due in rollout.agenda)
+    def agenda(self) -> tuple[tuple[str, Due], ...]:
+        """What is and will be due for each service. Worked out once, like that of each rollout.
+
+        Nothing is spawned above a tier that is not proven yet, and nothing at all in a full stop. Then those stop whose
+        turn it is: the highest tier that still has a process, and above.
+        """
+        found: list[tuple[str, Due]] = []
+        if self.stopping:
+            turn = max([each.tier for each in self.rollouts.values() if each.generations], default=0)
+            for name, each in self.rollouts.items():
+                led = replace(each, stopping=True) if each.tier >= turn and not each.stopping else each
+                found += [(name, due) for due in led.agenda if due.act is not Act.SPAWN]
+            return tuple(found)
+        unproven = min([each.tier for each in self.rollouts.values() if each.proven is None], default=None)
+        for name, each in self.rollouts.items():
+            held = unproven is not None and each.tier > unproven
+            found += [(name, due) for due in each.agenda if not held or due.act is not Act.SPAWN]
+        return tuple(found)
 
     def with_rollout(self, name: str, rollout: Rollout) -> Fleet:
         """The same stack with one service's rollout replaced."""
@@ -445,24 +468,6 @@ class Fleet:
             ),
             None,
         )
-
-    def _led(self) -> dict[str, Rollout]:
-        """The rollouts, each told what follows for it from its tier.
-
-        Held are those above a tier that is not proven yet, and in a full stop all. Then those are told to stop whose
-        turn it is: the highest tier that still has a process, and above.
-        """
-        rollouts = self.rollouts.items()
-        if self.stopping:
-            turn = max((each.tier for _, each in rollouts if each.generations), default=0)
-            return {
-                name: replace(each, held=True, stopping=each.stopping or each.tier >= turn) for name, each in rollouts
-            }
-        unproven = min((each.tier for _, each in rollouts if each.proven is None), default=None)
-        return {
-            name: replace(each, held=True) if unproven is not None and each.tier > unproven else each
-            for name, each in rollouts
-        }
 
 
 def _known(moment: float | None) -> float:
