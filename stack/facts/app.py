@@ -25,7 +25,7 @@ from stack.facts.user import as_user, find_user, group, home
 __all__ = ["AppFacts", "environment", "find_app"]
 
 OURS = "STACKCTL_"
-SCRIPT = str(Path(__file__).with_name("discover.py"))
+SCRIPT = str(Path(__file__).with_name("bootstrap.py"))
 HAS_MODULE = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"
 GRACE = 5.0  # seconds that the child has to end itself before we do
 TARGET = 'Name it in stack.toml: [app] target = "module:callable", or in the environment: FLASK_APP=module:callable'
@@ -225,7 +225,7 @@ def _understood(answer: bytes, ended: int, output: IO[bytes], late: bool, within
 
 def _where(dump: str) -> str:
     """The place that the dump of faulthandler shows, most recent call first."""
-    machinery = (SCRIPT, "<frozen ", "importlib/__init__.py", "/flask/cli.py")
+    machinery = (f"{Path(SCRIPT).parent}/", "<frozen ", "importlib/__init__.py", "/flask/cli.py")
     for file, line in re.findall(r'^  File "(.*)", line (\d+)', dump.rpartition("Thread ")[2], re.MULTILINE):
         if not any(each in file for each in machinery) and not re.search(r"/lib(64)?/python3[^/]*/", file):
             return f": it is in {file}, line {line}"

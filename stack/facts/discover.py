@@ -1,6 +1,6 @@
 """Finds a project's WSGI app, in the project's own interpreter. Imports the project's code; never part of our process.
 
-Run by path as `python discover.py REQUEST` under Python 3.10 or newer, with the standard library alone. Which of its
+Run by path as `python bootstrap.py REQUEST` under Python 3.10 or newer, with the standard library alone. Which of its
 objects is meant, Flask's own code says where the project has imported it; any other WSGI callable is as welcome, and
 does not wait for Flask. The request is JSON: `answer`, a file descriptor for one line of JSON, since apps print on
 stdout as they please; `target`, "" for what Flask would find; `within`, seconds. Too late, the line is a dump of what
@@ -15,7 +15,6 @@ import difflib
 import faulthandler
 import functools
 import importlib
-import importlib.abc
 import importlib.machinery
 import importlib.util
 import inspect
@@ -53,12 +52,10 @@ class Problem(Exception):  # noqa: N818 - a finding to report, whose words are c
 def main() -> NoReturn:
     """Answers the request in argv, and ends without waiting for threads that the app may have started."""
     request = json.loads(sys.argv.pop(1))
-    answer, here = request["answer"], os.path.realpath(Path(__file__).parent)
+    answer = request["answer"]
     os.set_inheritable(answer, False)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whoever started us let them wait until it knew us
     faulthandler.dump_traceback_later(request["within"], exit=True, file=answer)
-    if sys.path and os.path.realpath(sys.path[0]) == here:  # not there in Python's safe-path mode
-        del sys.path[0]
     try:
         reply = discovered(request["target"])
     except Problem as problem:
@@ -122,8 +119,8 @@ def prepare_flask() -> None:
             importlib.import_module("flask")
 
 
-class Muted(importlib.abc.MetaPathFinder):
-    """Sees to it that Flask, once the project imports it, does not run the app."""
+class Muted:
+    """Sees to it that Flask, once the project imports it, does not run the app. As a finder, it needs no base class."""
 
     def find_spec(self, name: str, *_: Any) -> importlib.machinery.ModuleSpec | None:
         """Flask as it would be found without us, with another `Flask.run`."""
@@ -471,7 +468,3 @@ def is_machinery(file: str) -> bool:
     """Python's import system, Flask's discovery, and this file."""
     theirs = (importlib.__file__, getattr(sys.modules.get("flask.cli"), "__file__", ""), __file__)
     return file.startswith("<frozen importlib") or file in theirs
-
-
-if __name__ == "__main__":
-    main()
