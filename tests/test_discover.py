@@ -104,9 +104,11 @@ def test_flask_app_in_the_apps_own_environment_is_followed() -> None:
 def test_env_rules_over_flaskenv_as_in_flask(tmp_path: Path) -> None:
     project = Path(shutil.copytree(APPS / "factory", tmp_path / "copy"))
     (project / ".flaskenv").write_text("FLASK_APP=shop:create_app('flaskenv')\n")
-    assert (found(project).found_by, found(project).expression) == (".flaskenv", "create_app('flaskenv')")
+    app = found(project)
+    assert (app.found_by, app.expression) == (".flaskenv", "create_app('flaskenv')")
     (project / ".env").write_text("export FLASK_APP=\"shop:create_app('env')\"\n")
-    assert (found(project).found_by, found(project).expression) == (".env", "create_app('env')")
+    app = found(project)
+    assert (app.found_by, app.expression) == (".env", "create_app('env')")
 
 
 def test_target_rules_over_the_environment() -> None:
@@ -173,7 +175,7 @@ def test_what_is_found_can_be_imported_as_the_entry_file_will(text: str) -> None
     ],
 )
 def test_targets_that_cannot_be(text: str, says: str) -> None:
-    error = refused(APPS / "factory", target(text))
+    error = refused(APPS / "plain_factory", target(text))
     assert isinstance(error, ConfigError)
     assert says in error.message
     assert error.message.startswith(f"target = {text!r}: ")
@@ -181,7 +183,7 @@ def test_targets_that_cannot_be(text: str, says: str) -> None:
 
 
 def test_a_wrong_attribute_has_a_near_one() -> None:
-    error = refused(APPS / "factory", target("shop:creat_app"))
+    error = refused(APPS / "plain_factory", target("shop:creat_app"))
     assert error.message == "target = 'shop:creat_app': shop has no creat_app"
     assert error.hint == "Did you mean create_app?"
 
@@ -190,9 +192,10 @@ def test_a_wrong_attribute_has_a_near_one() -> None:
     ("text", "missing", "near"),
     [("shopp", "shopp", "shop"), ("shop.wbe", "shop.wbe", "shop.web"), ("nowhere.py", "nowhere", "")],
 )
-def test_a_wrong_module_has_a_near_one(text: str, missing: str, near: str) -> None:
-    error = refused(APPS / "package", target(text), "app.directory=src")
-    assert f"there is no module {missing} in {APPS / 'package' / 'src'}" in error.message
+def test_a_wrong_module_has_a_near_one(project: Callable[..., Path], text: str, missing: str, near: str) -> None:
+    directory = project({"src/shop/__init__.py": "", "src/shop/web.py": ""})
+    error = refused(directory, target(text), "app.directory=src")
+    assert f"there is no module {missing} in {directory / 'src'}" in error.message
     assert near in error.hint
     assert error.hint.startswith("Did you mean") == bool(near)
 
