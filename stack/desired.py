@@ -12,6 +12,7 @@ import hashlib
 import json
 import types
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -196,11 +197,16 @@ def from_json(text: str) -> Plan:
     return plan
 
 
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
 def _built(kind: Any, data: Any) -> Any:
     """`data` of JSON types as the annotated type: dataclasses and tuples are made again, the rest is taken as it is."""
     origin, arguments = get_origin(kind), get_args(kind)
     if dataclasses.is_dataclass(kind):
-        hints = get_type_hints(kind)
+        hints = _hints(kind)  # type: ignore[arg-type]
         return kind(**{key: _built(hints[key], value) for key, value in data.items()})  # type: ignore[operator]
     if origin in (Union, types.UnionType):
         return None if data is None else _built(next(each for each in arguments if each is not type(None)), data)
