@@ -65,7 +65,10 @@ def stackctl(venvs: Path) -> Path:
         shutil.copytree(ROOT / each, tree / each, ignore=shutil.ignore_patterns("__pycache__"))
     for each in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / each, tree)
-    pip("wheel", "--no-deps", "--wheel-dir", str(venvs), str(tree))
+    # With the hatchling that is here: one of its own takes longer to install than the wheel to build.
+    pip(
+        "wheel", "--no-deps", "--no-build-isolation", "--check-build-dependencies", "--wheel-dir", str(venvs), str(tree)
+    )
     shutil.rmtree(tree)
     (wheel,) = venvs.glob("stackctl-*.whl")
     base = python_for_everybody() or sys.executable

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 
 import psutil
 import pytest
 
 from .client import PATIENCE, Load
 from .fault import fault
-from .project import IN_THE_SERVER, Project, lives, until
+from .project import APPS, IN_THE_SERVER, Project, lives, until
 
 pytestmark = pytest.mark.e2e
 
@@ -19,7 +20,7 @@ LARGE = 32 * 1024**2  # bytes: more than the kernel's buffers on the way hold
 @pytest.mark.parametrize(
     ("engine", "protocol", "times"),
     [
-        ("bundled", "uwsgi", 20),
+        ("bundled", "uwsgi", 10),
         ("bundled", "http", 5),
         ("bundled", "fastcgi", 5),
         ("bundled", "scgi", 3),
@@ -110,28 +111,39 @@ BROKEN = {
 }
 
 
+@pytest.fixture(scope="module")
+def reloaded() -> Iterator[Project]:
+    """The app that waits for files, served: each test reloads it, and leaves it as it was."""
+    project = Project(APPS / "steered")
+    try:
+        project.up()
+        yield project
+    finally:
+        project.end()
+
+
+@pytest.mark.xdist_group("reloads to broken code")
 @pytest.mark.parametrize("kind", BROKEN)
-def test_reload_to_broken_code_changes_nothing(steered: Project, kind: str) -> None:
+def test_reload_to_broken_code_changes_nothing(reloaded: Project, kind: str) -> None:
     code, reason = BROKEN[kind]
     patience = ("--set", "server.start_within=2") if kind.startswith("hang") else ()
-    steered.up()
-    works = (steered.directory / "app.py").read_text()
-    before, generation = steered.rendered(), steered.pid("app")
-    with Load(steered.port) as load:
+    works = (reloaded.directory / "app.py").read_text()
+    before, generation = reloaded.rendered(), reloaded.pid("app")
+    with Load(reloaded.port) as load:
         until(lambda: load.good > 10, "requests are answered")
-        steered.write("app.py", code)
-        refused = steered.run("reload", *patience, code=None)
+        reloaded.write("app.py", code)
+        refused = reloaded.run("reload", *patience, code=None)
         asked = load.good
         until(lambda: load.good > asked + 10, "requests are answered still")
+        reloaded.write("app.py", works)
     assert refused.code in (1, 3)
     assert reason in refused.err
     assert load.failed == []
-    assert steered.rendered() == before
-    assert steered.pid("app") == generation
-    steered.write("app.py", works)
-    steered.write("version.txt", "repaired")
-    steered.run("reload")
-    assert steered.get("/").text == "repaired"
+    assert reloaded.rendered() == before
+    assert reloaded.pid("app") == generation
+    reloaded.write("version.txt", f"repaired after {kind}")
+    reloaded.run("reload")
+    assert reloaded.get("/").text == f"repaired after {kind}"
 
 
 @fault("broken configuration at a reload")

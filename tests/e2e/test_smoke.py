@@ -240,7 +240,7 @@ def test_interrupted_while_processes_start_it_leaves_nothing(
     running = started(steered, "/slow?seconds=1")
     until(lambda: len(steered.processes()) >= count, f"{count} processes run")
     running.process.send_signal(number)
-    assert running.wait() == 130
+    assert running.wait() in (130, -signal.SIGINT)  # which Python ends itself by if it was in an eval
     nothing_is_left(steered)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from .project import Foreground, Project, until
+from .project import APPS, Foreground, Project, until
 
 pytestmark = pytest.mark.e2e
 
@@ -36,13 +37,36 @@ def generation(project: Project) -> int:
     return number
 
 
+def begun(project: Project) -> Foreground:
+    """In the foreground, watching; version 1 is served."""
+    project.write("app.py", code("1"))
+    started = project.start("up", "--watch", "--listen", project.address, "--workers", "1")
+    started.says(project.url)
+    return started
+
+
 @pytest.fixture
 def stack(steered: Project) -> Foreground:
-    """In the foreground, watching; version 1 is served."""
-    steered.write("app.py", code("1"))
-    started = steered.start("up", "--watch", "--listen", steered.address, "--workers", "1")
-    started.says(steered.url)
-    return started
+    return begun(steered)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Project]:
+    project = Project(APPS / "steered")
+    try:
+        begun(project)
+        yield project
+    finally:
+        project.end()
+
+
+@pytest.fixture
+def watched(running: Project) -> Project:
+    """One that runs for several tests, which leave the settings as they were; version 1 is served."""
+    if running.get("/").text != "1":
+        running.write("app.py", code("1"))
+        serves(running, "1")
+    return running
 
 
 def test_saved_code_is_served_and_broken_code_is_shown_while_the_old_serves(
@@ -88,29 +112,33 @@ def test_editors_that_rename_are_seen_and_so_are_folders(steered: Project, stack
     until(lambda: generation(steered) > before + 1, "a template in a new folder is seen")
 
 
-def test_settings_are_taken_up_and_an_env_file_elsewhere_too(steered: Project, stack: Foreground) -> None:  # noqa: ARG001
-    elsewhere = steered.place / "secrets"
+@pytest.mark.xdist_group("watched")
+def test_settings_are_taken_up_and_an_env_file_elsewhere_too(watched: Project) -> None:
+    elsewhere = watched.place / "secrets"
     elsewhere.write_text("EXTRA=a\n")
-    steered.write("stack.toml", f'[app]\nenv_file = "{elsewhere}"\n')
-    serves(steered, "1a")
+    watched.write("stack.toml", f'[app]\nenv_file = "{elsewhere}"\n')
+    serves(watched, "1a")
     for text in ("b", "c"):  # the second time, it is another file
         replaced(elsewhere, f"EXTRA={text}\n")
-        serves(steered, f"1{text}")
-    steered.write("stack.toml", "[app\n")
-    until(lambda: "is not TOML" in steered.log(), "it is said")
-    assert steered.get("/").text == "1c"
-    steered.write("stack.toml", "")
-    serves(steered, "1")
+        serves(watched, f"1{text}")
+    watched.write("stack.toml", "[app\n")
+    until(lambda: "is not TOML" in watched.log(), "it is said")
+    assert watched.get("/").text == "1c"
+    watched.write("stack.toml", "")
+    serves(watched, "1")
 
 
-def test_app_that_moves_is_watched_where_it_is_then(steered: Project, stack: Foreground) -> None:  # noqa: ARG001
-    elsewhere = steered.place / "elsewhere"
+@pytest.mark.xdist_group("watched")
+def test_app_that_moves_is_watched_where_it_is_then(watched: Project) -> None:
+    elsewhere = watched.place / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "app.py").write_text(code("2"))
-    steered.write("stack.toml", '[app]\ndirectory = "../elsewhere"\n')
-    serves(steered, "2")
+    watched.write("stack.toml", '[app]\ndirectory = "../elsewhere"\n')
+    serves(watched, "2")
     replaced(elsewhere / "app.py", code("3"))
-    serves(steered, "3")
+    serves(watched, "3")
+    watched.write("stack.toml", "")
+    serves(watched, "1")
 
 
 def replaced(path: Path, text: str) -> None:
@@ -119,14 +147,15 @@ def replaced(path: Path, text: str) -> None:
     fresh.rename(path)
 
 
-def test_save_of_the_same_size_in_the_same_second_is_served(steered: Project, stack: Foreground) -> None:  # noqa: ARG001
+@pytest.mark.xdist_group("watched")
+def test_save_of_the_same_size_in_the_same_second_is_served(watched: Project) -> None:
     """Python alone would take it for what it has compiled."""
-    moment = (steered.directory / "app.py").stat().st_mtime
+    moment = (watched.directory / "app.py").stat().st_mtime
     for version in ("2", "3"):
-        fresh = steered.write(".app.py.tmp", code(version))
+        fresh = watched.write(".app.py.tmp", code(version))
         os.utime(fresh, (moment, moment))
-        fresh.rename(steered.directory / "app.py")
-        serves(steered, version)
+        fresh.rename(watched.directory / "app.py")
+        serves(watched, version)
 
 
 def test_what_is_saved_during_a_reload_leads_to_one_more(steered: Project) -> None:
@@ -152,14 +181,15 @@ def test_what_is_saved_during_a_reload_leads_to_one_more(steered: Project) -> No
     assert generation(steered) == 4
 
 
-def test_watching_survives_other_reloads_and_is_no_difference(steered: Project, stack: Foreground) -> None:  # noqa: ARG001
-    watcher = steered.pid("watch")
-    steered.run("reload", "--set", "server.threads=2")
-    assert steered.run("diff", "--exit-code").out == ""
-    steered.write("app.py", code("2"))
-    serves(steered, "2")
-    assert steered.pid("watch") == watcher
-    assert "FAIL" not in steered.run("health").out
+@pytest.mark.xdist_group("watched")
+def test_watching_survives_other_reloads_and_is_no_difference(watched: Project) -> None:
+    watcher = watched.pid("watch")
+    watched.run("reload", "--set", "server.threads=2")
+    assert watched.run("diff", "--exit-code").out == ""
+    watched.write("app.py", code("2"))
+    serves(watched, "2")
+    assert watched.pid("watch") == watcher
+    assert "FAIL" not in watched.run("health").out
 
 
 def test_watch_stands_alone_beside_a_running_stack(steered: Project) -> None:
