@@ -62,7 +62,7 @@ def test_private_file_comes_only_by_the_app_and_from_nginx_if_there_is_one(
 
 
 def test_static_files_come_from_nginx_alone(example: Project) -> None:
-    example.up()
+    example.up("--workers", "1")
     for path, kind in (("style.css", "text/css"), ("way.svg", "image/svg+xml")):
         found = example.get(f"/static/{path}")
         assert found.status == 200
@@ -80,7 +80,7 @@ def test_static_files_come_from_nginx_alone(example: Project) -> None:
 
 @pytest.mark.parametrize("protocol", ["uwsgi", "http", "fastcgi", "scgi"])
 def test_what_a_visitor_sends_arrives_and_leads_back_to_the_site(example: Project, protocol: str) -> None:
-    example.up("--set", f"server.protocol={protocol}", "--set", "site.max_body=20001k")
+    example.up("--workers", "1", "--set", f"server.protocol={protocol}", "--set", "site.max_body=20001k")
     lies = {"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "other.test"}
     facts = json.loads(example.get("/api/facts", **lies).body)
     assert (facts["remote_addr"], facts["scheme"], facts["host"]) == ("127.0.0.1", "http", example.address)
@@ -119,7 +119,7 @@ def test_first_line_of_a_stream_arrives_before_the_last_is_made(steered: Project
 
 
 def test_upload_beyond_max_body_is_refused(example: Project) -> None:
-    example.up("--set", "site.max_body=1k")
+    example.up("--workers", "1", "--set", "site.max_body=1k")
     assert example.post("/upload", b"x" * 1025).status == 413
 
 

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.e2e
 
 WSGI = "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'hello']\n"
 FLASK = "from flask import Flask\n\napp = Flask(__name__)\n\n\n@app.get('/')\ndef index():\n    return 'hello'\n"
+SLOW = f"import time\n\ntime.sleep(0.2)  # as long as Flask takes, and no work\n\n\n{WSGI}"
 TARGET = "[app] target ="
 
 
@@ -661,7 +662,7 @@ MOMENTS = {  # milliseconds after the start
 def test_signal_at_any_moment_of_the_start_leaves_nothing(
     shop: Project, flags: tuple[str, ...], number: signal.Signals
 ) -> str:
-    shop.write("app.py", FLASK)
+    shop.write("app.py", SLOW)
     shop.up()
     shop.run("down")
     before = shop.files()
@@ -686,7 +687,7 @@ def test_signal_at_any_moment_of_the_start_leaves_nothing(
 
 @pytest.mark.parametrize("moment", ["starting site", "logs      "], ids=["while it starts", "when it serves"])
 def test_closed_terminal_ends_the_stack(shop: Project, moment: str) -> None:
-    shop.write("app.py", FLASK)
+    shop.write("app.py", SLOW)
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         ["setsid", "--ctty", *shop.command, "up", "--listen", shop.address],
@@ -703,7 +704,7 @@ def test_closed_terminal_ends_the_stack(shop: Project, moment: str) -> None:
 
 
 def test_stack_under_nohup_outlives_its_terminal(shop: Project) -> None:
-    shop.write("app.py", FLASK)
+    shop.write("app.py", WSGI)
     stack = shop.start("up", "--listen", shop.address, before=("nohup",))
     stack.says(shop.url)
     stack.process.send_signal(signal.SIGHUP)
