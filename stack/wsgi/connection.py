@@ -352,7 +352,7 @@ class Connection:
         service.current[thread] = None
         self.since = ended = monotonic()
         if tally is not None:
-            tally.ends(thread, response.failed, response.sent, ended)
+            tally.ends(thread, response.failed, response.sent, ended, ended - began)
         if access is not None:
             access.write(request, response.status, response.sent, ended - began)
         if response.fault:

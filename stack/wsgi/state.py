@@ -19,8 +19,8 @@ from urllib.parse import unquote_to_bytes
 from . import address
 
 # The numbers of a thread, by their places.
-REQUESTS, ERRORS, BYTES, QUEUED, TIMED, ENDED = range(6)
-WIDTH = 6
+REQUESTS, ERRORS, BYTES, QUEUED, TIMED, ENDED, TOOK = range(7)
+WIDTH = 7
 TEXT = 160  # bytes of a request's line
 LINE = struct.Struct(f"{TEXT}s")
 RECENT = 10  # looks, a second each, over which the rate is told
@@ -69,12 +69,13 @@ class Tally:
                 if waited > 0.0:
                     numbers[at + QUEUED] += waited
 
-    def ends(self, thread: int, failed: bool, size: int, now: float) -> None:  # noqa: FBT001 - by place: half the time
-        """It has ended, at this moment."""
+    def ends(self, thread: int, failed: bool, size: int, now: float, took: float) -> None:  # noqa: FBT001 - by place: half the time
+        """It has ended, at this moment, after so many seconds."""
         numbers, at = self._numbers, thread * WIDTH
         numbers[at] += 1
         numbers[at + BYTES] += size
         numbers[at + ENDED] = now
+        numbers[at + TOOK] += took
         if failed:
             numbers[at + ERRORS] += 1
 

@@ -11,9 +11,9 @@ has been used again meanwhile, only makes its thread look in vain.
 What nobody can see who is busy is seen by the main thread, which looks every few milliseconds while it gets narrow:
 
 - All threads are busy, but a thread of another process is not: it gets the connections that are ready (`exchange`).
-- The interpreter is busy all the time: then a second thread gets nothing done, but each time that one lets go of the
-  interpreter, for a moment, to receive or to send, another takes it, and both wait for each other. One thread alone
-  serves then, until it is found in a request that takes longer, or the interpreter is idle at times.
+- Requests compute, and wait for nothing: then a second thread gets nothing done, for they share one interpreter. But
+  each time that one lets go of it for a moment, to receive or to send, another takes it, and both wait for each other.
+  One thread alone serves then, until it is found to wait in a request.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from . import log
 from .connection import Connection, Service
 from .environ import Origin
 from .protocol import Protocol
+from .state import TOOK
 
 if TYPE_CHECKING:
     from .address import Listener
@@ -41,9 +42,10 @@ NO_DESCRIPTORS_PAUSE = 0.05  # seconds to wait where no descriptor is free
 NARROW = 0.005
 NARROW_FOR = 1.0  # seconds since all threads were found busy, until it is not narrow any more
 BLOCKED_FOR = 4  # looks at which the only thread that serves is at the same request, until the others help
-JUDGE = 0.1  # seconds between two looks at how busy the interpreter is
-FULL = 0.7  # of the time that threads are on a CPU, or wait for one, from which on one of them serves better alone
-TRY_AGAIN = 10.0  # seconds until one serves alone again, where it turned out that more can be done
+JUDGE = 0.1  # seconds over which it is judged whether one thread serves as much as all
+WORTH = 0.2  # of the time that threads work, from which on it is worth trying
+WAITS = 0.2  # of the time that requests wait for something else than a CPU, from which on others had better help
+TRY_AGAIN = 10.0  # seconds until it is tried again
 LOOKED_AT = 64  # events at most, of which the main thread sees who waits
 
 # One-shot: an event wakes one thread, which arms the socket again once it has accepted. Without that all idle threads
@@ -81,7 +83,7 @@ class Threads:
         self._narrow_at = 0.0
         self.one_serves = False
         self._gate = threading.Semaphore(0)  # where the others wait meanwhile
-        self._judged_at = self._judged = 0.0
+        self._judged_at = self._worked = self._took = 0.0
         self._try_at = 0.0
 
     # For the main thread.
@@ -211,13 +213,15 @@ class Threads:
             self._let_all_serve(now + NARROW_FOR)
         if now < self._judged_at + JUDGE:
             return
-        spent = sum(map(_spent, self._threads))
-        is_full = spent - self._judged >= FULL * (now - self._judged_at)
-        self._judged_at, self._judged = now, spent
-        if self.one_serves and not is_full:
+        tally = self._service.tally
+        worked, took = sum(map(_worked, self._threads)), tally.total(TOOK) if tally is not None else 0.0
+        work, waiting = worked - self._worked, took - self._took - (worked - self._worked)
+        seconds = now - self._judged_at
+        self._judged_at, self._worked, self._took = now, worked, took
+        if not self.one_serves:
+            self.one_serves = work >= WORTH * seconds and now >= self._try_at and not self._service.draining
+        elif waiting >= WAITS * seconds:
             self._let_all_serve(now + TRY_AGAIN)
-        elif is_full and now >= self._try_at and not self._service.draining:
-            self.one_serves = True
 
     def _let_all_serve(self, until: float) -> None:
         self._try_at = until
@@ -335,7 +339,7 @@ class Threads:
         arm(fd, READ)
 
 
-def _spent(thread: threading.Thread) -> float:
+def _worked(thread: threading.Thread) -> float:
     """Seconds that a thread has been on a CPU, or has waited for one; 0 if the kernel does not tell."""
     with contextlib.suppress(OSError, ValueError):
         on_cpu, waited, _ = map(int, Path(f"/proc/self/task/{thread.native_id}/schedstat").read_bytes().split())

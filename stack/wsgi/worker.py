@@ -90,7 +90,7 @@ class Worker:
             max_head=settings.max_head,
             head_within=settings.head_within,
             access=shared.access,
-            tally=shared.tally if settings.state or settings.max_requests else None,
+            tally=shared.tally,
         )
         self._threads = Threads(settings, self._service, listeners, shared.exchange, shared.slot)
         self._loading = True
