@@ -31,10 +31,11 @@ def render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(**values)
 
 
-def load() -> None:
-    """Compiles the templates: no later `render` has to, if there is time for it now."""
+def load(*folders: str) -> None:
+    """Compiles the templates in these folders: no later `render` has to, if there is time for it now."""
     for each in _environment().list_templates():
-        _environment().get_template(each)
+        if each.startswith(folders):
+            _environment().get_template(each)
 
 
 def templates_directory() -> Path:

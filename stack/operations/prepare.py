@@ -72,4 +72,4 @@ def prepare_loaded(loaded: Loaded, *, for_here: bool = True, with_peers: bool = 
 def _load_the_rest() -> None:
     for each in ("stack.plan", "stack.rules"):
         importlib.import_module(each)
-    render.load()
+    render.load("app/", "nginx/")  # what nearly every plan has

@@ -93,7 +93,7 @@ def serve(requests: socket.socket) -> None:
     for each in pkgutil.walk_packages(stack.__path__, "stack."):
         if not each.name.endswith("__main__") and not each.name.startswith(("stack.wsgi", "stack.facts.discover")):
             importlib.import_module(each.name)
-    render.load()
+    render.load("")
     gc.freeze()  # nothing of it is looked at again in the forks
     running: dict[int, socket.socket] = {}
 
