@@ -74,10 +74,11 @@ def asked(environ: Environ) -> Asked:
 def line(form: str, request: Asked, status: int, size: int, seconds: float, ended: float) -> bytes:
     """The line of a request that ended at this moment (seconds since 1970), in one of FORMATS."""
     text = _json if form == "json" else _apache
+    data = text(form, request, status, size, seconds, ended)
     for most in CUTS:
-        data = text(form, tuple(each[:most] for each in request), status, size, seconds, ended)
         if len(data) <= LONGEST:
             break
+        data = text(form, tuple(each[:most] for each in request), status, size, seconds, ended)
     return data
 
 
@@ -156,9 +157,11 @@ def _json(_: str, request: Asked, status: int, size: int, seconds: float, ended:
 
 
 def _apache(form: str, request: Asked, status: int, size: int, seconds: float, ended: float) -> bytes:
-    addr, user, method, target, protocol, referer, agent, _ = (_escaped(each) for each in request)
+    if not _PLAIN.fullmatch("".join(request)):  # together: most requests have nothing to escape
+        request = tuple(map(_escaped, request))
+    addr, user, method, target, protocol, referer, agent, _ = request
     first = f"{method} {target} {protocol}" if method else "-"
-    addr, user = (each.replace(" ", "\\x20") for each in (addr, user))  # fields end at a space
+    addr, user = addr.replace(" ", "\\x20"), user.replace(" ", "\\x20")  # fields end at a space
     text = f'{addr or "-"} - {user or "-"} [{_clock(ended - seconds)}] "{first}" {status} {size or "-"}'
     if form == "combined":
         text += f' "{referer or "-"}" "{agent or "-"}"'
