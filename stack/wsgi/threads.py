@@ -39,13 +39,14 @@ if TYPE_CHECKING:
     from .exchange import Exchange
 
 NO_DESCRIPTORS_PAUSE = 0.05  # seconds to wait where no descriptor is free
-NARROW = 0.005
+NARROW = 0.005  # seconds between two looks while it is narrow
 NARROW_FOR = 1.0  # seconds since all threads were found busy, until it is not narrow any more
 BLOCKED_FOR = 4  # looks at which the only thread that serves is at the same request, until the others help
 JUDGE = 0.1  # seconds over which it is judged whether one thread serves as much as all
 WORTH = 0.2  # of the time that threads work, from which on it is worth trying
 WAITS = 0.2  # of the time that requests wait for something else than a CPU, from which on others had better help
-TRY_AGAIN = 10.0  # seconds until it is tried again
+TRY_AGAIN = 10.0  # seconds until it is tried again; twice as long after each time that it was not so
+TRY_AT_LAST = 600.0
 LOOKED_AT = 64  # events at most, of which the main thread sees who waits
 
 # One-shot: an event wakes one thread, which arms the socket again once it has accepted. Without that all idle threads
@@ -85,6 +86,7 @@ class Threads:
         self._gate = threading.Semaphore(0)  # where the others wait meanwhile
         self._judged_at = self._worked = self._took = 0.0
         self._try_at = 0.0
+        self._try_after = TRY_AGAIN
 
     # For the main thread.
 
@@ -133,7 +135,9 @@ class Threads:
         if len(self._threads) > 1:
             self._judge(now)
         if False in self._busy:
-            self._is_narrow = self.one_serves or now < self._narrow_at + NARROW_FOR
+            if now >= self._narrow_at + NARROW_FOR:
+                self._is_narrow = False
+                self._let_all_serve()
             return
         self._narrow_at = now
         if not self._service.draining and self._hand_over():
@@ -148,7 +152,7 @@ class Threads:
     def drain(self, now: float) -> None:
         """From now on connections end after an answer; `done` tells when all have."""
         self._service.draining = True
-        self._let_all_serve(now)
+        self._let_all_serve()
         for index in range(self._settings.threads):
             self._waits[index] = 0  # for no work of others
         for each in list(self.waiting.values()):
@@ -210,7 +214,7 @@ class Threads:
         """Whether one thread shall serve alone."""
         since = self._service.progress[0]
         if self.one_serves and since and now >= since + NARROW * (1 if _is_blocked(self._threads[0]) else BLOCKED_FOR):
-            self._let_all_serve(now + NARROW_FOR)
+            self._give_up(now)
         if now < self._judged_at + JUDGE:
             return
         tally = self._service.tally
@@ -221,10 +225,17 @@ class Threads:
         if not self.one_serves:
             self.one_serves = work >= WORTH * seconds and now >= self._try_at and not self._service.draining
         elif waiting >= WAITS * seconds:
-            self._let_all_serve(now + TRY_AGAIN)
+            self._give_up(now)
+        else:
+            self._try_after = TRY_AGAIN
 
-    def _let_all_serve(self, until: float) -> None:
-        self._try_at = until
+    def _give_up(self, now: float) -> None:
+        """One thread is not enough."""
+        self._let_all_serve()
+        self._try_at = now + self._try_after
+        self._try_after = min(2 * self._try_after, TRY_AT_LAST)
+
+    def _let_all_serve(self) -> None:
         self.one_serves = False
         for _ in self._threads:
             self._gate.release()

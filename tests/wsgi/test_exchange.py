@@ -221,6 +221,19 @@ def test_one_thread_serves_alone_while_the_interpreter_is_busy_until_it_waits(ma
     clients[0].answer()
 
 
+def test_main_thread_need_not_look_where_nothing_is_asked(made: Any) -> None:
+    (process,), connect = made(1, 1)
+    process.threads.accept()
+    assert process.threads.look_within == float("inf")
+    client = connect()
+    client.ask(b"wait")
+    assert process.begun.wait(WITHIN)
+    assert process.threads.look_within < 1.0
+    process.released.set()
+    client.answer()
+    wait_until(lambda: process.look() and process.threads.look_within == float("inf"), "it is at rest again")
+
+
 def test_a_place_of_a_worker_that_has_ended_waits_for_nothing() -> None:
     exchange = Exchange(1, 2)
     slots = [exchange.slot() for _ in range(12)]
