@@ -28,6 +28,7 @@ LOOK_AGAIN = 0.02  # seconds between two looks for what the kernel has no event 
 COUNT_AGAIN = 0.1  # seconds between two looks at who is connected: the kernel lists all unix sockets of the machine
 LAST_CALL = 1.0  # seconds before the kill at which who is still connected keeps nobody from being asked
 ASK_AGAIN = 1.0  # seconds between two requests to stop; each app and web server takes a second one for the first
+OBEYS_WITHIN = 5.0  # seconds from the word to stop, to who has nothing in hand, until the signal: uWSGI may miss it
 LOST_MOST = 3  # children that a service may lose before it is ready
 REMEMBERED = 4  # generations of a service whose last words are kept
 
@@ -379,9 +380,12 @@ class Generations:
         """Asks it to stop; by signal again and again: nginx forgets one that comes just before it first waits."""
         if service.stop_when_idle:
             await self._until_idle(service, action)
+        told = False
         while (generation := self._generation(action)) and generation.child.state is State.STOPPING:
-            if runner.write_word(service, action.number):
-                return
+            if not told and runner.write_word(service, action.number):
+                told = True
+                await asyncio.sleep(OBEYS_WITHIN)
+                continue
             runner.tell(generation.child.pid, service.stop_signal)
             await asyncio.sleep(ASK_AGAIN)
 

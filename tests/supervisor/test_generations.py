@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import signal
 import sys
 from pathlib import Path
 
+import pytest
+
 from stack.desired import Probe, Service
+from stack.supervisor import generations
 from stack.supervisor.generations import Generations
 from stack.supervisor.log import Log
 
@@ -28,11 +32,11 @@ def test_process_that_forgets_a_signal_is_asked_again(tmp_path: Path) -> None:
     log = Log(tmp_path / "log", echo=False)
 
     async def story() -> None:
-        generations = Generations([service], {}, log)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, generations.reap)
-        keeping = asyncio.create_task(generations.keep())
-        await generations.until(lambda: generations.all_proven)
-        generations.stop()
+        kept = Generations([service], {}, log)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, kept.reap)
+        keeping = asyncio.create_task(kept.keep())
+        await kept.until(lambda: kept.all_proven)
+        kept.stop()
         await keeping
 
     asyncio.run(story())
@@ -77,12 +81,12 @@ def stopped_beside_a_visitor(folder: Path, stop_within: float, *, leaves: bool) 
     found = folder / "abrupt.g1.sock"
 
     async def story() -> bytes:
-        generations = Generations([service], {}, log)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, generations.reap)
-        keeping = asyncio.create_task(generations.keep())
-        await generations.until(lambda: generations.all_proven)
+        kept = Generations([service], {}, log)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, kept.reap)
+        keeping = asyncio.create_task(kept.keep())
+        await kept.until(lambda: kept.all_proven)
         reader, writer = await asyncio.open_unix_connection(service.link)
-        generations.stop()
+        kept.stop()
         while found.exists():  # noqa: ASYNC110 - the kernel has no event for it
             await asyncio.sleep(0.01)
         writer.write(b"GET / HTTP/1.1\r\n\r\n")
@@ -106,3 +110,26 @@ def test_visitor_who_does_not_leave_keeps_nobody_from_being_asked(tmp_path: Path
     answer, log = stopped_beside_a_visitor(tmp_path, 3.0, leaves=False)
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert "kills" not in log, "it was asked before it would have been killed"
+
+
+DEAF = "import os, sys; os.mkfifo(sys.argv[2]); os.open(sys.argv[2], os.O_RDWR)\n" + ENDS_AT_ONCE
+
+
+def test_who_does_not_obey_the_word_is_told_by_the_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generations, "OBEYS_WITHIN", 0.01)
+    argv = (sys.executable, "-c", DEAF, "{socket}", "{control}")
+    service, log = (
+        dataclasses.replace(abrupt(tmp_path, 60.0), argv=argv, stop_word="q"),
+        Log(tmp_path / "log", echo=False),
+    )
+
+    async def story() -> None:
+        kept = Generations([service], {}, log)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, kept.reap)
+        keeping = asyncio.create_task(kept.keep())
+        await kept.until(lambda: kept.all_proven)
+        kept.stop()
+        await keeping
+
+    asyncio.run(story())
+    assert "kills" not in log.path.read_text()
