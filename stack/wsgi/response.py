@@ -167,11 +167,14 @@ class Response:
             raise TypeError(f"the body must be an iterable of bytes; a piece of it is {type(data).__name__}")
         if not data:
             return
+        size = len(data)
         if self.started:
-            if not self.bodiless:
+            if self._chunked and size <= JOIN_LIMIT:  # as most streams
+                self.sent += size
+                self._transport.send(b"%x\r\n%b\r\n" % (size, data))
+            elif not self.bodiless:
                 self._emit(self._framed(data))
             return
-        size = len(data)
         head = self._head(size if only else None)
         self.started = True
         if self.bodiless:

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from .exchange import Exchange
 
 NO_DESCRIPTORS_PAUSE = 0.05  # seconds to wait where no descriptor is free
-NARROW = 0.005  # seconds between two looks while it is narrow
+NARROW = 0.002  # seconds between two looks while all threads are busy
+ALONE = 0.005  # the same while one of them may be free again at any moment; of one thread: when it is found to wait
 NARROW_FOR = 1.0  # seconds since all threads were found busy, until it is not narrow any more
 BLOCKED_FOR = 4  # looks at which the only thread that serves is at the same request, until the others help
 JUDGE = 0.1  # seconds over which it is judged whether one thread serves as much as all
@@ -80,7 +81,9 @@ class Threads:
         self._threads: list[threading.Thread] = []
         self._finished = False
         self._is_narrow = False
+        self._is_watched = False
         self._gives = False
+        self._is_stuck = False
         self._narrow_at = 0.0
         self.one_serves = False
         self._gate = threading.Semaphore(0)  # where the others wait meanwhile
@@ -120,7 +123,9 @@ class Threads:
     @property
     def look_within(self) -> float:
         """Seconds until the next `look`."""
-        return NARROW if self._is_narrow else float("inf")
+        if not self._is_narrow:
+            return float("inf")
+        return NARROW if self._is_stuck else ALONE
 
     @property
     def look_for(self) -> list[select.epoll]:
@@ -129,7 +134,7 @@ class Threads:
 
     def look(self, now: float) -> None:
         """See to what they cannot see to while they are busy."""
-        self._gives = False
+        self._gives = self._is_stuck = False
         if not self._is_narrow:
             return
         if len(self._threads) > 1:
@@ -138,10 +143,17 @@ class Threads:
             if now >= self._narrow_at + NARROW_FOR:
                 self._is_narrow = False
                 self._let_all_serve()
+            self._is_watched = self._is_narrow and self._is_alone
             return
         self._narrow_at = now
-        if not self._service.draining and self._hand_over():
-            self._gives = all(now >= since + NARROW for since in self._service.progress)
+        self._is_watched = True
+        # Where one is all there are, it is busy most of the time, and not for long.
+        self._is_stuck = not self._is_alone or all(now >= since + ALONE for since in self._service.progress)
+        self._gives = not self._service.draining and self._hand_over() and self._is_stuck
+
+    @property
+    def _is_alone(self) -> bool:
+        return self.one_serves or len(self._threads) == 1
 
     def expire(self, now: float) -> None:
         """Close what has waited for too long."""
@@ -213,7 +225,7 @@ class Threads:
     def _judge(self, now: float) -> None:
         """Whether one thread shall serve alone."""
         since = self._service.progress[0]
-        if self.one_serves and since and now >= since + NARROW * (1 if _is_blocked(self._threads[0]) else BLOCKED_FOR):
+        if self.one_serves and since and now >= since + ALONE * (1 if _is_blocked(self._threads[0]) else BLOCKED_FOR):
             self._give_up(now)
         if now < self._judged_at + JUDGE:
             return
@@ -277,7 +289,7 @@ class Threads:
                 for fd, _ in epoll.poll(-1, 1):
                     busy[index] = True
                     waits[index] = 0
-                    if not self._is_narrow and False not in busy:
+                    if False not in busy and not self._is_watched:
                         self._call()
                     if fd in accepting:
                         self._accept(fd, index)
@@ -290,9 +302,9 @@ class Threads:
             busy[index] = False
 
     def _call(self) -> None:
-        """All are busy: the main thread shall look more often."""
+        """All are busy: the main thread shall look, and more often."""
         self._narrow_at = time.monotonic()
-        self._is_narrow = True
+        self._is_narrow = self._is_watched = True
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake, b".")
 
