@@ -125,9 +125,14 @@ def measured(stack: Kept) -> tuple[int, int, int]:
     return sum(each.num_fds() for each in family), len(family), sum(each.memory_info().rss for each in family)
 
 
-def havoc(stack: Kept, events: random.Random, seconds: float) -> tuple[int, int, list[str]]:
-    """Reloads, and workers that are killed or stopped, one after the other; deaths, good answers, failed requests."""
-    deaths, end = 0, time.monotonic() + seconds
+def havoc(stack: Kept, events: random.Random, seconds: float) -> tuple[int, int, list[str], list[str]]:
+    """Reloads, and workers that are killed or stopped, one after the other.
+
+    Returns the deaths, the good answers, the requests that failed, and those of them that were not under way when a
+    worker died: those that cannot have been in its hands.
+    """
+    deaths: list[tuple[float, float]] = []  # from when to when it has died
+    end = time.monotonic() + seconds
     with Crowd(stack.port) as load:
         while time.monotonic() < end:
             event = events.choice(("reload", "kill", "stop"))
@@ -136,13 +141,17 @@ def havoc(stack: Kept, events: random.Random, seconds: float) -> tuple[int, int,
                 stack.reload()
             else:
                 victim = events.choice(sorted(stack.workers("app")))
+                began = time.monotonic()
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(victim, signal.SIGKILL if event == "kill" else signal.SIGSTOP)
-                    deaths += 1
             until(lambda victim=victim: is_whole(stack) and victim not in stack.workers("app"), event, WITHIN)  # type: ignore[misc]
+            if victim:
+                deaths.append((began, time.monotonic()))
             enough = load.good + events.randrange(20, 200)
             until(lambda enough=enough: load.good >= enough, "requests are answered", WITHIN)  # type: ignore[misc]
-    return deaths, load.good, load.failed
+    died = zip(load.failed, load.spans, strict=True)
+    lost = [text for text, (sent, broken) in died if not any(sent <= end and begin <= broken for begin, end in deaths)]
+    return len(deaths), load.good, load.failed, lost
 
 
 def soak(engine: str) -> list[str]:
@@ -151,13 +160,15 @@ def soak(engine: str) -> list[str]:
         events = random.Random(SEED)
         havoc(stack, events, SECONDS * WARM_UP)
         fds, processes, rss = measured(stack)
-        deaths, good, failed = havoc(stack, events, SECONDS)
+        deaths, good, failed, lost = havoc(stack, events, SECONDS)
         after = measured(stack)
         grown = after[2] / rss - 1
         tell(
-            f"{engine}: {SECONDS:.0f} s, {deaths} deaths, {len(failed)} of {good + len(failed)} requests failed;"
+            f"{engine}: {SECONDS:.0f} s, {deaths} deaths, {len(failed)} of {good + len(failed)} requests failed,"
+            f" {len(lost)} of them while no worker died;"
             f" descriptors {fds} -> {after[0]}, processes {processes} -> {after[1]}, memory {100 * grown:+.1f} %"
         )
+        wrong.extend(lost)
         if len(failed) > deaths * THREADS:  # what a worker had in hand that died
             wrong.extend(failed)
         if abs(after[0] - fds) > 2:

@@ -267,8 +267,9 @@ class Master:
             for each in self._workers.values():
                 each.due = "" if each.due == OLD_CODE else each.due
             self._end_reload(f"given up: worker {pid} {how} before it was ready; what serves goes on as it is")
-        self._failures = 1 if kept.child.was_stable(self._policy, now) else self._failures + 1
-        wait = pause(self._policy, self._failures)
+        if kept.stopped_at is None:  # else it did not end by itself
+            self._failures = 1 if kept.child.was_stable(self._policy, now) else self._failures + 1
+        wait = pause(self._policy, self._failures) if kept.stopped_at is None else 0.0
         self._retry_at = now + wait
         then = f"replaced in {wait:g} s" if wait else "replaced"
         if kept.retiring and code in {0, TIMED_OUT}:

@@ -50,7 +50,7 @@ class Load:
     """Visitors who ask one request after the other from `with` to its end: GET and POST in turn.
 
     All but the first keep their connections. One more asks for what takes a second. What they get is compared with
-    what is right; `failed` says what was not.
+    what is right; `failed` says what was not, and `spans` when it was: from the request to its failure, monotonic.
 
     `closed` counts kept connections that were closed as the next request came, before a byte of its answer: an nginx
     that reads its files again, or is replaced, closes those that are idle. With `again` such a request is made once
@@ -59,6 +59,7 @@ class Load:
 
     def __init__(self, port: int, clients: int = 8, *, slow: bool = True, again: bool = False) -> None:
         self.failed: list[str] = []
+        self.spans: list[tuple[float, float]] = []
         self._port = port
         self._again = again
         self._good = [0] * (clients + slow)
@@ -123,6 +124,7 @@ class Load:
             problem = repr(error)
             connection.close()
         now = time.strftime("%H:%M:%S")
+        self.spans.append((began, time.monotonic()))
         self.failed.append(f"{now} client {number}: {method} {path} after {time.monotonic() - began:.3f} s: {problem}")
 
     def _send(self, connection: HTTPConnection, number: int, method: str, path: str, body: bytes | None) -> None:
