@@ -37,6 +37,12 @@ class Changes:
         Whole or not at all: what has been brought so far goes back if something later is refused.
         """
         generations, before = self._generations, self.plan
+        if before.user != plan.user:  # who may not make sockets where those of the other are
+            return Outcome(
+                f"the app would run as {plan.user}, and not as {before.user} as before",
+                hint="`stackctl down`, then `stackctl up`: another user takes a new start.",
+                exit_code=1,
+            )
         try:
             added = {
                 each.address: sockets.listen(each.address, each.backlog)

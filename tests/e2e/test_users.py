@@ -116,6 +116,17 @@ def test_root_gives_app_and_nginx_workers_away_and_lets_nobody_else_in(
         assert (done.returncode == 0) == (who == runs_as)
 
 
+def test_another_user_takes_a_new_start(copy: Copy, public: str) -> None:
+    project = plain(copy)
+    project.up("--set", f"app.user={OWNER}", "--set", f"app.python={public}")
+    before = project.pid("app")
+    refused = project.run("reload", "--set", f"app.user={OTHER}", code=1)
+    assert f"the app would run as {OTHER}, and not as {OWNER} as before" in refused.err
+    assert "`stackctl down`, then `stackctl up`" in refused.err
+    assert project.pid("app") == before
+    project.run("reload", "--set", f"app.user={OWNER}")
+
+
 def test_directory_that_keeps_nginx_from_static_files_is_named_before_the_first_403(copy: Copy, public: str) -> None:
     project = plain(copy)
     private = project.place / "private"
