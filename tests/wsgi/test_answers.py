@@ -20,7 +20,7 @@ pytestmark = pytest.mark.e2e
 
 PROTOCOLS = ["http", "uwsgi", "fastcgi", "scgi"]
 FAILING = [
-    *("/exit?system", "/exit?keyboard", "/exit?memory", "/recursion", "/raise", "/twice", "/never", "/text"),
+    *("/exit?system", "/exit?keyboard", "/recursion", "/raise", "/twice", "/never", "/text"),
     *("/header?newline", "/header?type", "/header?name", "/header?hop", "/header?wide"),
     *("/status?100+Continue", "/status?OK", "/status?200+O%0AK"),
 ]
@@ -81,6 +81,16 @@ def test_failure_before_output_is_one_500_and_the_process_goes_on(server: Server
     assert ask(server, protocol, "/pid")[2] == before
     assert re.search(rf"GET {re.escape(path)}: raised \(request [0-9a-f]{{32}}\)\n", server.log)
     assert "Error: " in server.log or "Exit: 3" in server.log or "Interrupt: 3" in server.log
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_want_of_memory_is_one_500_and_the_process_is_replaced(launch: Callable[..., Server], protocol: str) -> None:
+    server = launch("wsgi_odd:app", "--workers", "1")
+    status, _, body = ask(server, protocol, "/exit?memory")
+    assert (status, body) == ("500 Internal Server Error", b"Internal Server Error\n")
+    assert "MemoryError: 3" in server.log
+    wait_until(lambda: "out of memory: this worker is replaced" in server.log, "it is said")
+    assert ask(server, protocol, "/pid")[0] == "200 OK"
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
