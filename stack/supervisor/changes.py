@@ -39,7 +39,7 @@ class Changes:
         generations, before = self._generations, self.plan
         if before.user != plan.user:  # who may not make sockets where those of the other are
             return Outcome(
-                f"the app would run as {plan.user}, and not as {before.user} as before",
+                f"the app would run as {plan.user or 'root'}, and not as {before.user or 'root'} as before",
                 hint="`stackctl down`, then `stackctl up`: another user takes a new start.",
                 exit_code=1,
             )

@@ -25,21 +25,23 @@ while True:
 """
 
 
+async def started_and_stopped(service: Service, log: Log) -> None:
+    """The life of one service, until nothing of it is left."""
+    kept = Generations([service], {}, log)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, kept.reap)
+    keeping = asyncio.create_task(kept.keep())
+    await kept.until(lambda: kept.all_proven)
+    kept.stop()
+    await keeping
+
+
 def test_process_that_forgets_a_signal_is_asked_again(tmp_path: Path) -> None:
     pid_file = str(tmp_path / "pid")
     argv = (sys.executable, "-c", FORGETS_THE_FIRST_SIGNAL, pid_file)
     service = Service("forgetful", 0, argv, str(tmp_path), pid_file=pid_file, stop_within=60.0)
     log = Log(tmp_path / "log", echo=False)
 
-    async def story() -> None:
-        kept = Generations([service], {}, log)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, kept.reap)
-        keeping = asyncio.create_task(kept.keep())
-        await kept.until(lambda: kept.all_proven)
-        kept.stop()
-        await keeping
-
-    asyncio.run(story())
+    asyncio.run(started_and_stopped(service, log))
     assert "kills" not in log.path.read_text()
 
 
@@ -123,13 +125,5 @@ def test_who_does_not_obey_the_word_is_told_by_the_signal(tmp_path: Path, monkey
         Log(tmp_path / "log", echo=False),
     )
 
-    async def story() -> None:
-        kept = Generations([service], {}, log)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, kept.reap)
-        keeping = asyncio.create_task(kept.keep())
-        await kept.until(lambda: kept.all_proven)
-        kept.stop()
-        await keeping
-
-    asyncio.run(story())
+    asyncio.run(started_and_stopped(service, log))
     assert "kills" not in log.path.read_text()
