@@ -4,18 +4,22 @@ A connection that the web server keeps belongs to the process that accepted it. 
 request would wait behind slow ones while another process has nothing to do: no connection for each request does that.
 So processes see of each other whether a thread waits for work, in memory that they share, and give each other
 connections with something to read through a socket (SCM_RIGHTS, unix(7)). It is a queue as the one of a listening
-socket is: whoever is free takes from it, and it outlives each of them.
+socket is: whoever is free takes from it, and it outlives each of them. Who finds nobody to give to wants to be called
+by the first one that is free again.
+
+The memory: whether anybody wants to be called; whether each process does; whether each of their threads waits.
 """
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import socket
 import struct
 
 MESSAGE = struct.Struct("=i")  # the descriptor of the listening socket that it was accepted from: all have the same
-WAITS = b"\1"
+SET = b"\1"
 
 
 class Exchange:
@@ -24,7 +28,10 @@ class Exchange:
     def __init__(self, workers: int, threads: int) -> None:
         slots = 2 * workers + 8  # of those that end, and of their successors
         self._threads = threads
-        self._memory = mmap.mmap(-1, slots * threads)
+        self._memory = mmap.mmap(-1, 1 + slots + slots * threads)
+        self._first = 1 + slots  # thread's byte
+        self.wanted = memoryview(self._memory)[:1]
+        self._calls = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(slots)]
         self._free = list(range(slots))
         self._give, self._take = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._give.setblocking(False)
@@ -38,6 +45,8 @@ class Exchange:
         """Close it; what is on its way is closed, too."""
         self._give.close()
         self._take.close()
+        for each in self._calls:
+            os.close(each)
 
     # For the master.
 
@@ -46,9 +55,10 @@ class Exchange:
         return self._free.pop() if self._free else -1
 
     def give_back(self, slot: int) -> None:
-        """The worker at this place has ended: none of its threads waits for work."""
+        """The worker at this place has ended: none of its threads waits for work, and it need not be called."""
         if slot >= 0:
-            self._memory[slot * self._threads : (slot + 1) * self._threads] = bytes(self._threads)
+            self._memory[1 + slot] = 0
+            self._memory[self._threads_of(slot)] = bytes(self._threads)
             self._free.append(slot)
 
     # For a worker.
@@ -57,12 +67,38 @@ class Exchange:
         """A byte for each thread of the worker at this place: 1 while it waits for work."""
         if slot < 0:
             return bytearray(self._threads)
-        return memoryview(self._memory)[slot * self._threads : (slot + 1) * self._threads]
+        return memoryview(self._memory)[self._threads_of(slot)]
 
     @property
     def waiting(self) -> int:
         """How many threads wait for work, in all processes."""
-        return self._memory[:].count(WAITS)
+        return self._memory[self._first :].count(SET)
+
+    def want(self, slot: int) -> None:
+        """Have the worker at this place called by the first thread that is about to wait for work."""
+        if slot >= 0:
+            self._memory[1 + slot] = self._memory[0] = 1
+
+    def called(self, slot: int) -> list[int]:
+        """What is readable once the worker at this place has been called: a descriptor, or none."""
+        return self._calls[slot : slot + 1]
+
+    def heard(self, slot: int) -> None:
+        """It has seen that it was called."""
+        for each in self.called(slot):
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(each)
+
+    def call(self) -> None:
+        """A thread is about to wait: call who wants to be, if `wanted[0]` says that anybody does."""
+        self._memory[0] = 0
+        for slot, called in enumerate(self._calls):
+            if self._memory[1 + slot]:
+                self._memory[1 + slot] = 0
+                os.eventfd_write(called, 1)
+
+    def _threads_of(self, slot: int) -> slice:
+        return slice(self._first + slot * self._threads, self._first + (slot + 1) * self._threads)
 
     def give(self, sock: socket.socket, listener: int) -> bool:
         """Give a connection away, which came from this listening socket; whether it is another's now."""

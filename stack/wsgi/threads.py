@@ -8,12 +8,14 @@ Who owns a connection: the `waiting` dict, by descriptor. Whoever pops it from t
 until it is put back. Descriptors are armed one-shot, so an event is delivered once; a stale one, for a number that
 has been used again meanwhile, only makes its thread look in vain.
 
-What nobody can see who is busy is seen by the main thread, which looks every few milliseconds while it gets narrow:
+What nobody can see who is busy is seen by the main thread, which is called when all of them are:
 
-- All threads are busy, but a thread of another process is not: it gets the connections that are ready (`exchange`).
+- A thread of another process is not: it gets the connections that are ready (`exchange`), at once. If there is none,
+  the first one to be free calls.
 - Requests compute, and wait for nothing: then a second thread gets nothing done, for they share one interpreter. But
   each time that one lets go of it for a moment, to receive or to send, another takes it, and both wait for each other.
-  One thread alone serves then, until it is found to wait in a request.
+  One thread alone serves then, and the main thread only looks now and then whether it waits in a request: what is
+  ready for a thread that computes is the next that it takes up, sooner than others could be given it.
 """
 
 from __future__ import annotations
@@ -39,16 +41,17 @@ if TYPE_CHECKING:
     from .exchange import Exchange
 
 NO_DESCRIPTORS_PAUSE = 0.05  # seconds to wait where no descriptor is free
-NARROW = 0.002  # seconds between two looks while all threads are busy
-ALONE = 0.005  # the same while one of them may be free again at any moment; of one thread: when it is found to wait
+NARROW = 0.02  # seconds between two looks while all threads are busy, should a call get lost
 NARROW_FOR = 1.0  # seconds since all threads were found busy, until it is not narrow any more
-BLOCKED_FOR = 4  # looks at which the only thread that serves is at the same request, until the others help
+ALONE_FIRST = 0.001  # seconds to the first look at the only thread that serves; to the next one twice as long
+ALONE = 0.005  # at most
+BLOCKED_FOR = 0.002  # seconds in a request that waits for something else than a CPU, until the others help
+SLOW_FOR = 0.02  # the same of one that computes
 JUDGE = 0.1  # seconds over which it is judged whether one thread serves as much as all
 WORTH = 0.2  # of the time that threads work, from which on it is worth trying
 WAITS = 0.2  # of the time that requests wait for something else than a CPU, from which on others had better help
 TRY_AGAIN = 10.0  # seconds until it is tried again; twice as long after each time that it was not so
 TRY_AT_LAST = 600.0
-LOOKED_AT = 64  # events at most, of which the main thread sees who waits
 
 # One-shot: an event wakes one thread, which arms the socket again once it has accepted. Without that all idle threads
 # wake for each connection. Not EPOLLEXCLUSIVE: it wakes one process, whose thread may take another event first.
@@ -75,16 +78,18 @@ class Threads:
         self._only = {fd: _only(each, settings) for fd, each in self._listeners.items()}
         self.exchange = exchange
         self._accepting = {*self._listeners, exchange.fileno()}
+        self._slot = slot
         self._waits = exchange.waits(slot)
         self._busy = [False] * settings.threads
         self.waiting: dict[int, Connection] = {}
+        self._held: list[int] = []  # those of them that are ready for a thread of this process only; not armed
         self._threads: list[threading.Thread] = []
         self._finished = False
         self._is_narrow = False
         self._is_watched = False
         self._gives = False
-        self._is_stuck = False
         self._narrow_at = 0.0
+        self._look_after = ALONE_FIRST
         self.one_serves = False
         self._gate = threading.Semaphore(0)  # where the others wait meanwhile
         self._judged_at = self._worked = self._took = 0.0
@@ -125,35 +130,31 @@ class Threads:
         """Seconds until the next `look`."""
         if not self._is_narrow:
             return float("inf")
-        return NARROW if self._is_stuck else ALONE
+        return self._look_after if self.one_serves else NARROW
 
     @property
-    def look_for(self) -> list[select.epoll]:
-        """What the next `look` had better not be later than."""
-        return [self._epoll] if self._gives else []
+    def look_for(self) -> list[int]:
+        """What the next `look` had better not be later than: descriptors that are readable then."""
+        called = self.exchange.called(self._slot)
+        return [*called, self._epoll.fileno()] if self._gives else called
 
     def look(self, now: float) -> None:
         """See to what they cannot see to while they are busy."""
-        self._gives = self._is_stuck = False
+        self._gives = False
+        self.exchange.heard(self._slot)
         if not self._is_narrow:
             return
-        if len(self._threads) > 1:
-            self._judge(now)
+        self._judge(now)
         if False in self._busy:
             if now >= self._narrow_at + NARROW_FOR:
                 self._is_narrow = False
                 self._let_all_serve()
-            self._is_watched = self._is_narrow and self._is_alone
+            self._is_watched = self._is_narrow and self.one_serves
             return
         self._narrow_at = now
         self._is_watched = True
-        # Where one is all there are, it is busy most of the time, and not for long.
-        self._is_stuck = not self._is_alone or all(now >= since + ALONE for since in self._service.progress)
-        self._gives = not self._service.draining and self._hand_over() and self._is_stuck
-
-    @property
-    def _is_alone(self) -> bool:
-        return self.one_serves or len(self._threads) == 1
+        if not self.one_serves and not self._service.draining:
+            self._gives = self._hand_over()
 
     def expire(self, now: float) -> None:
         """Close what has waited for too long."""
@@ -224,9 +225,11 @@ class Threads:
 
     def _judge(self, now: float) -> None:
         """Whether one thread shall serve alone."""
-        since = self._service.progress[0]
-        if self.one_serves and since and now >= since + ALONE * (1 if _is_blocked(self._threads[0]) else BLOCKED_FOR):
-            self._give_up(now)
+        if self.one_serves:
+            self._look_after = min(2 * self._look_after, ALONE)
+            since = self._service.progress[0]
+            if since and now >= since + BLOCKED_FOR and (now >= since + SLOW_FOR or _is_blocked(self._threads[0])):
+                self._give_up(now)
         if now < self._judged_at + JUDGE:
             return
         tally = self._service.tally
@@ -236,6 +239,7 @@ class Threads:
         self._judged_at, self._worked, self._took = now, worked, took
         if not self.one_serves:
             self.one_serves = work >= WORTH * seconds and now >= self._try_at and not self._service.draining
+            self._look_after = ALONE_FIRST
         elif waiting >= WAITS * seconds:
             self._give_up(now)
         else:
@@ -253,31 +257,44 @@ class Threads:
             self._gate.release()
 
     def _hand_over(self) -> bool:
-        """Give what is ready to processes of which a thread waits for work; whether there are more of those."""
+        """Give what is ready to processes of which a thread waits for work; whether there are more of those.
+
+        If not, who has a thread free calls.
+        """
         others = self.exchange.waiting
-        if not others:
-            return False
-        for fd, _ in self._epoll.poll(0, LOOKED_AT):
-            connection = self.waiting.pop(fd, None)
+        for fd, _ in self._epoll.poll(0, others) if others else ():
+            connection = self.waiting.get(fd)
             if fd in self._accepting:
                 self._epoll.modify(fd, LISTEN)  # it is theirs as well
             elif connection is None:
                 pass
-            elif others and connection.idle and self.exchange.give(connection.sock, connection.listener):
+            elif connection.idle and self.exchange.give(connection.sock, connection.listener):
                 others -= 1
+                del self.waiting[fd]
                 self._epoll.unregister(fd)  # it lives on elsewhere, and would be here, too
                 connection.close()
             else:
-                self._wait_for(connection)
-                others = 0
+                self._held.append(fd)
+        if self._held and False in self._busy:
+            self._arm_held()
+        if others <= 0:
+            self.exchange.want(self._slot)
+            others = self.exchange.waiting  # it may have been before it could know
         return others > 0
+
+    def _arm_held(self) -> None:
+        """A thread is free. An event of a number that has been used again only makes it look in vain."""
+        with contextlib.suppress(IndexError):  # another thread does the same
+            while True:
+                with contextlib.suppress(OSError):  # closed meanwhile
+                    self._epoll.modify(self._held.pop(), READ)
 
     # The threads.
 
     def _serve(self, index: int) -> None:
         """The life of a thread."""
         epoll, accepting, waiting, service = self._epoll, self._accepting, self.waiting, self._service
-        busy, waits = self._busy, self._waits
+        busy, waits, held, wanted = self._busy, self._waits, self._held, self.exchange.wanted
         while not self._finished:
             if self.one_serves and index:
                 busy[index] = True
@@ -286,6 +303,10 @@ class Threads:
                 continue
             waits[index] = not service.draining
             try:
+                if held:
+                    self._arm_held()
+                if wanted[0]:
+                    self.exchange.call()
                 for fd, _ in epoll.poll(-1, 1):
                     busy[index] = True
                     waits[index] = 0
@@ -304,6 +325,7 @@ class Threads:
     def _call(self) -> None:
         """All are busy: the main thread shall look, and more often."""
         self._narrow_at = time.monotonic()
+        self._look_after = ALONE_FIRST
         self._is_narrow = self._is_watched = True
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake, b".")

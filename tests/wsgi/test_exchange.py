@@ -151,6 +151,36 @@ def test_nothing_is_given_away_where_nobody_is_free(made: Any) -> None:
     assert (slow.answer(), waits.answer()) == (one.name, one.name)
 
 
+def test_who_is_free_first_calls_who_had_nobody_to_give_to(made: Any) -> None:
+    (busy, other), connect = made(2, 1)
+    clients = []
+    for each in (busy, other):
+        each.threads.accept()
+        slow, waits = connect(), connect()
+        for client in (slow, waits):
+            client.ask()
+            assert client.answer() == each.name
+        slow.ask(b"wait")
+        assert each.begun.wait(WITHIN)
+        clients += [slow, waits]
+    slow, waits, others_slow, _ = clients
+    waits.ask()
+    busy.look()
+    assert not select.select(busy.threads.look_for, [], [], 0)[0], "nobody is free"
+    other.released.set()
+    assert others_slow.answer() == other.name
+    assert select.select(busy.threads.look_for, [], [], WITHIN)[0], "it is called"
+    busy.look()
+    assert waits.answer() == other.name
+    wait_until(lambda: busy.threads.exchange.waiting == 1, "the other waits again")
+    busy.look()
+    assert not select.select(busy.threads.look_for, [], [], 0)[0], "it waits for what arrives"
+    waits.ask()
+    assert waits.answer() == other.name, "it lives there now"
+    busy.released.set()
+    assert slow.answer() == busy.name
+
+
 def test_what_has_begun_to_arrive_stays(made: Any) -> None:
     """What is in the memory of a process cannot be given away."""
     (busy, free), connect = made(2, 1)
