@@ -10,8 +10,8 @@ has been used again meanwhile, only makes its thread look in vain.
 
 What nobody can see who is busy is seen by the main thread, which is called when all of them are:
 
-- A thread of another process is not: it gets the connections that are ready (`exchange`), at once. If there is none,
-  the first one to be free calls.
+- Their requests are slow, and a thread of another process is free: it gets the connections that are ready (`exchange`),
+  at once. If there is none, the first one to be free calls.
 - Requests compute, and wait for nothing: then a second thread gets nothing done, for they share one interpreter. But
   each time that one lets go of it for a moment, to receive or to send, another takes it, and both wait for each other.
   One thread alone serves then, and the main thread only looks now and then whether it waits in a request: what is
@@ -43,10 +43,11 @@ if TYPE_CHECKING:
 NO_DESCRIPTORS_PAUSE = 0.05  # seconds to wait where no descriptor is free
 NARROW = 0.02  # seconds between two looks while all threads are busy, should a call get lost
 NARROW_FOR = 1.0  # seconds since all threads were found busy, until it is not narrow any more
+SLOW = 0.001  # seconds in a request from which on it is; sooner, its thread is likely to be free before another gets it
 ALONE_FIRST = 0.001  # seconds to the first look at the only thread that serves; to the next one twice as long
 ALONE = 0.005  # at most
 BLOCKED_FOR = 0.002  # seconds in a request that waits for something else than a CPU, until the others help
-SLOW_FOR = 0.02  # the same of one that computes
+COMPUTES_FOR = 0.02  # the same of one that computes
 JUDGE = 0.1  # seconds over which it is judged whether one thread serves as much as all
 WORTH = 0.2  # of the time that threads work, from which on it is worth trying
 WAITS = 0.2  # of the time that requests wait for something else than a CPU, from which on others had better help
@@ -82,7 +83,7 @@ class Threads:
         self._waits = exchange.waits(slot)
         self._busy = [False] * settings.threads
         self.waiting: dict[int, Connection] = {}
-        self._held: list[int] = []  # those of them that are ready for a thread of this process only; not armed
+        self._held: list[int] = []  # descriptors that are ready, but not armed, until a thread is free
         self._threads: list[threading.Thread] = []
         self._finished = False
         self._is_narrow = False
@@ -128,9 +129,7 @@ class Threads:
     @property
     def look_within(self) -> float:
         """Seconds until the next `look`."""
-        if not self._is_narrow:
-            return float("inf")
-        return self._look_after if self.one_serves else NARROW
+        return self._look_after if self._is_narrow else float("inf")
 
     @property
     def look_for(self) -> list[int]:
@@ -145,6 +144,8 @@ class Threads:
         if not self._is_narrow:
             return
         self._judge(now)
+        if not self.one_serves:
+            self._look_after = NARROW
         if False in self._busy:
             if now >= self._narrow_at + NARROW_FOR:
                 self._is_narrow = False
@@ -153,7 +154,12 @@ class Threads:
             return
         self._narrow_at = now
         self._is_watched = True
-        if not self.one_serves and not self._service.draining:
+        if self.one_serves or self._service.draining:
+            return
+        quick_for = max(self._service.progress) + SLOW - now
+        if quick_for > 0:
+            self._look_after = quick_for
+        else:
             self._gives = self._hand_over()
 
     def expire(self, now: float) -> None:
@@ -228,7 +234,7 @@ class Threads:
         if self.one_serves:
             self._look_after = min(2 * self._look_after, ALONE)
             since = self._service.progress[0]
-            if since and now >= since + BLOCKED_FOR and (now >= since + SLOW_FOR or _is_blocked(self._threads[0])):
+            if since and now >= since + BLOCKED_FOR and (now >= since + COMPUTES_FOR or _is_blocked(self._threads[0])):
                 self._give_up(now)
         if now < self._judged_at + JUDGE:
             return
@@ -263,18 +269,15 @@ class Threads:
         """
         others = self.exchange.waiting
         for fd, _ in self._epoll.poll(0, others) if others else ():
-            connection = self.waiting.get(fd)
-            if fd in self._accepting:
-                self._epoll.modify(fd, LISTEN)  # it is theirs as well
-            elif connection is None:
-                pass
-            elif connection.idle and self.exchange.give(connection.sock, connection.listener):
+            connection = self.waiting.pop(fd, None)
+            if connection is not None and connection.idle and self.exchange.give(connection.sock, connection.listener):
                 others -= 1
-                del self.waiting[fd]
                 self._epoll.unregister(fd)  # it lives on elsewhere, and would be here, too
                 connection.close()
-            else:
-                self._held.append(fd)
+                continue
+            if connection is not None:
+                self.waiting[fd] = connection
+            self._held.append(fd)
         if self._held and False in self._busy:
             self._arm_held()
         if others <= 0:
@@ -286,8 +289,9 @@ class Threads:
         """A thread is free. An event of a number that has been used again only makes it look in vain."""
         with contextlib.suppress(IndexError):  # another thread does the same
             while True:
+                fd = self._held.pop()
                 with contextlib.suppress(OSError):  # closed meanwhile
-                    self._epoll.modify(self._held.pop(), READ)
+                    self._epoll.modify(fd, LISTEN if fd in self._accepting else READ)
 
     # The threads.
 

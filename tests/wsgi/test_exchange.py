@@ -165,7 +165,7 @@ def test_who_is_free_first_calls_who_had_nobody_to_give_to(made: Any) -> None:
         clients += [slow, waits]
     slow, waits, others_slow, _ = clients
     waits.ask()
-    busy.look()
+    wait_until(lambda: busy.look() and busy.threads.exchange.wanted[0], "it wants to be called")
     assert not select.select(busy.threads.look_for, [], [], 0)[0], "nobody is free"
     other.released.set()
     assert others_slow.answer() == other.name
