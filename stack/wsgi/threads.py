@@ -51,7 +51,7 @@ COMPUTES_FOR = 0.02  # the same of one that computes
 JUDGE = 0.1  # seconds over which it is judged whether one thread serves as much as all
 WORTH = 0.2  # of the time that threads work, from which on it is worth trying
 WAITS = 0.2  # of the time that requests wait for something else than a CPU, from which on others had better help
-TRY_AGAIN = 10.0  # seconds until it is tried again; twice as long after each time that it was not so
+TRY_AGAIN = 1.0  # seconds until it is tried again; twice as long after each time that it was not so
 TRY_AT_LAST = 600.0
 
 # One-shot: an event wakes one thread, which arms the socket again once it has accepted. Without that all idle threads
