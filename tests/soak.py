@@ -37,6 +37,8 @@ RELOADS = int(os.environ.get("SOAK_RELOADS", "100"))
 WARM_UP = 0.2  # of the time, before anything is measured
 SLOW = 2.0  # seconds
 PIECES = 20  # of a slow upload
+ANSWERS = 500  # good ones, until memory is measured
+GROWS = 0.1  # of the memory, which is too much
 LINES = 100  # of the log, where something failed
 THREADS = 4  # of a worker
 WITHIN = 60.0  # seconds: a deadline
@@ -112,17 +114,31 @@ def reloads(engine: str) -> list[str]:
     return wrong
 
 
-def measured(stack: Kept) -> tuple[int, int, int]:
-    """Descriptors, processes and bytes of memory of all that belongs to the stack, once it is quiet."""
+def measured(stack: Kept) -> tuple[int, int, dict[str, int]]:
+    """Descriptors, processes, and bytes of memory of the supervisor and of each service, once it is quiet.
+
+    The app's workers have all come at the same time and answered as many requests: memory of workers of unequal age
+    cannot be compared.
+    """
 
     def is_quiet() -> bool:
         services = stack.status()["services"]
         return is_whole(stack) and all(len(each["generations"]) == 1 for each in services)
 
+    stack.reload()
+    with Crowd(stack.port) as load:
+        until(lambda: load.good >= ANSWERS, "requests are answered", WITHIN)
+    assert not load.failed, load.failed
     until(is_quiet, "one generation of each is left", WITHIN)
+    status = stack.status()
     family = stack.processes()
-    assert all(map(lives, psutil.Process(stack.status()["pid"]).children(recursive=True))), "a zombie"
-    return sum(each.num_fds() for each in family), len(family), sum(each.memory_info().rss for each in family)
+    supervisor = psutil.Process(status["pid"])
+    assert all(map(lives, supervisor.children(recursive=True))), "a zombie"
+    memory = {"supervisor": supervisor.memory_info().rss}
+    for service in status["services"]:
+        root = psutil.Process(service["generations"][0]["pid"])
+        memory[service["name"]] = sum(each.memory_info().rss for each in (root, *root.children(recursive=True)))
+    return sum(each.num_fds() for each in family), len(family), memory
 
 
 def havoc(stack: Kept, events: random.Random, seconds: float) -> tuple[int, int, list[str], list[str]]:
@@ -159,14 +175,15 @@ def soak(engine: str) -> list[str]:
     with begun(engine) as (stack, wrong):
         events = random.Random(SEED)
         havoc(stack, events, SECONDS * WARM_UP)
-        fds, processes, rss = measured(stack)
+        fds, processes, memory = measured(stack)
         deaths, good, failed, lost = havoc(stack, events, SECONDS)
         after = measured(stack)
-        grown = after[2] / rss - 1
+        grown = {name: after[2][name] / memory[name] - 1 for name in memory}
         tell(
             f"{engine}: {SECONDS:.0f} s, {deaths} deaths, {len(failed)} of {good + len(failed)} requests failed,"
             f" {len(lost)} of them while no worker died;"
-            f" descriptors {fds} -> {after[0]}, processes {processes} -> {after[1]}, memory {100 * grown:+.1f} %"
+            f" descriptors {fds} -> {after[0]}, processes {processes} -> {after[1]};"
+            f" memory {', '.join(f'{name} {100 * more:+.1f} %' for name, more in grown.items())}"
         )
         wrong.extend(lost)
         if len(failed) > deaths * THREADS:  # what a worker had in hand that died
@@ -175,8 +192,7 @@ def soak(engine: str) -> list[str]:
             wrong.append(f"descriptors: {fds} -> {after[0]}")
         if after[1] != processes:
             wrong.append(f"processes: {processes} -> {after[1]}")
-        if grown >= 0.1:
-            wrong.append(f"memory grew by {100 * grown:.0f} %")
+        wrong.extend(f"memory of {name} grew by {100 * more:.0f} %" for name, more in grown.items() if more >= GROWS)
     return wrong
 
 
