@@ -70,7 +70,7 @@ def test_large_answer_to_a_slow_client_is_finished_by_the_old_code(steered: Proj
         visitor.settimeout(PATIENCE)
         visitor.connect(("127.0.0.1", steered.port))
         visitor.sendall(f"GET /large?size={LARGE} HTTP/1.0\r\n\r\n".encode())
-        received = visitor.recv(1)
+        received = bytearray(visitor.recv(1))  # bytes would be copied with every piece that comes
         steered.run("reload")
         old = steered.service("app")["generations"][0]
         assert (old["number"], old["state"]) == (1, "stopping"), "it waits for the client"
