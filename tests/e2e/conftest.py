@@ -30,6 +30,17 @@ def copy() -> Iterator[Copy]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def served() -> Iterator[Project]:
+    """The app that waits for files, served once for those tests of a module that leave it as it was."""
+    project = Project(APPS / "steered")
+    try:
+        project.up()
+        yield project
+    finally:
+        project.end()
+
+
 @pytest.fixture
 def example(copy: Copy) -> Project:
     """The example project."""

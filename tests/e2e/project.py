@@ -27,6 +27,7 @@ from stack.facts import runtime_dir
 from stack.facts.nginx import find_nginx
 from stack.operations import running
 from stack.supervisor import control, place
+from stack.supervisor.runner import children
 
 from .client import Answer, ask
 from .warm import warm
@@ -271,8 +272,13 @@ class Project:
         return pid
 
     def workers(self, name: str) -> set[int]:
-        """The children of that process."""
-        return {each.pid for each in psutil.Process(self.pid(name)).children() if lives(each)}
+        """The children of that process; asked of it alone, as tests look often."""
+        found = set()
+        for pid in children(self.pid(name)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if lives(psutil.Process(pid)):
+                    found.add(pid)
+        return found
 
     # The site.
 

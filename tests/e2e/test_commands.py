@@ -9,9 +9,12 @@ from typing import Any, cast
 import psutil
 import pytest
 
+from stack.supervisor.runner import is_stopped
+
 from .project import STATIC, Project, listens, until
 
 pytestmark = pytest.mark.e2e
+together = pytest.mark.xdist_group("commands beside one stack")
 
 
 def test_up_detached_prints_the_url_alone_on_stdout(example: Project) -> None:
@@ -41,10 +44,10 @@ def test_project_can_be_named_from_anywhere(steered: Project) -> None:
     steered.run(*place, "down", cwd=anywhere)
 
 
-def test_status_tells_services_and_generations(steered: Project) -> None:
-    steered.up()
-    status = steered.run("status", "--json").json
-    assert status["url"] == steered.url
+@together
+def test_status_tells_services_and_generations(served: Project) -> None:
+    status = served.run("status", "--json").json
+    assert status["url"] == served.url
     assert [each["name"] for each in status["services"]] == ["app", "nginx"]
     assert all(each["state"] == "serving" and each["restarts"] == 0 for each in status["services"])
     assert psutil.Process(status["pid"]).children()
@@ -52,15 +55,15 @@ def test_status_tells_services_and_generations(steered: Project) -> None:
         assert psutil.Process(each["generations"][0]["pid"]).ppid() == status["pid"]
 
 
-def test_status_tells_what_the_workers_do(steered: Project) -> None:
-    steered.up()
-    before = workers(steered)
+@together
+def test_status_tells_what_the_workers_do(served: Project) -> None:
+    before = workers(served)
     for _ in range(5):
-        assert steered.get("/").status == 200
-    until(lambda: requests(workers(steered)) >= requests(before) + 5, "its requests are told")
-    told = steered.run("status").out
+        assert served.get("/").status == 200
+    until(lambda: requests(workers(served)) >= requests(before) + 5, "its requests are told")
+    told = served.run("status").out
     assert f"{len(before)} workers, " in told
-    (nginx,) = (each for each in steered.run("status", "--json").json["services"] if each["name"] == "nginx")
+    (nginx,) = (each for each in served.run("status", "--json").json["services"] if each["name"] == "nginx")
     assert nginx["generations"][0]["workers"] is None
 
 
@@ -107,27 +110,32 @@ def test_health_without_a_stack_is_unhealthy(example: Project) -> None:
     assert "`stackctl up` starts it" in out
 
 
-def test_health_names_broken_code_that_does_not_run_yet(steered: Project) -> None:
-    steered.up()
-    steered.write("app.py", "import there_is_no_such_module\n")
-    hops = steered.run("health", "--json", code=4).json
+@together
+def test_health_names_broken_code_that_does_not_run_yet(served: Project) -> None:
+    works = (served.directory / "app.py").read_text()
+    served.write("app.py", "import there_is_no_such_module\n")
+    hops = served.run("health", "--json", code=4).json
+    served.write("app.py", works)
     (broken,) = [each for each in hops if not each["ok"]]
     assert broken["hop"] == "import"
     assert "there_is_no_such_module" in broken["problem"]
 
 
-def test_health_names_a_process_that_is_stopped(steered: Project) -> None:
-    steered.up()
+@together
+def test_health_names_a_process_that_is_stopped(served: Project) -> None:
+    before = len(served.workers("nginx"))
 
     def named() -> bool:
-        worker = psutil.Process(min(steered.workers("nginx")))
+        worker = psutil.Process(min(served.workers("nginx")))
         worker.suspend()
-        hops = steered.run("health", "--json", code=None).json
+        hops = served.run("health", "--json", code=None).json
         return f"kill -CONT {worker.pid}" in [
             each["hint"] for each in hops if each["hop"] == "process" and not each["ok"]
         ]
 
     until(named, "it is named; once in a while, the supervisor has replaced it before")
+    until(lambda: len(served.workers("nginx")) == before, "it is replaced")
+    until(lambda: not any(map(is_stopped, served.workers("nginx"))), "and nobody is stopped any more")
 
 
 def test_health_names_a_socket_that_is_gone_and_reload_puts_it_right(steered: Project) -> None:
@@ -144,38 +152,40 @@ def test_health_names_a_socket_that_is_gone_and_reload_puts_it_right(steered: Pr
     steered.run("health")
 
 
-def test_logs_show_each_service(steered: Project) -> None:
-    steered.up()
-    steered.get("/say/something")
-    until(lambda: "said something" in steered.run("logs", "app").out, "the app's line is in the log")
-    until(lambda: "GET /say/something" in steered.run("logs", "access").out, "the request is in the access log")
-    assert "app[" not in steered.run("logs", "stack").out
-    assert len(steered.run("logs", "-n", "1").out.splitlines()) == 1
-    done = steered.run("logs", "nothing", code=2)
+@together
+def test_logs_show_each_service(served: Project) -> None:
+    served.get("/say/something")
+    until(lambda: "said something" in served.run("logs", "app").out, "the app's line is in the log")
+    until(lambda: "GET /say/something" in served.run("logs", "access").out, "the request is in the access log")
+    assert "app[" not in served.run("logs", "stack").out
+    assert len(served.run("logs", "-n", "1").out.splitlines()) == 1
+    done = served.run("logs", "nothing", code=2)
     assert "There is: access, app" in done.err
 
 
-def test_logs_follow(steered: Project) -> None:
-    steered.up()
-    follower = steered.start("logs", "--follow", "app")
-    follower.says("listening on")
-    steered.get("/say/later")
+@together
+def test_logs_follow(served: Project) -> None:
+    served.get("/say/before")
+    until(lambda: "said before" in served.log(), "it is in the log")
+    follower = served.start("logs", "--follow", "app")
+    follower.says("said before")
+    served.get("/say/later")
     follower.says("said later")
     follower.process.terminate()
     follower.process.wait()
 
 
-def test_logs_into_a_closed_pipe_end_quietly(steered: Project) -> None:
-    steered.up()
-    argv = [*steered.command, "logs", "--follow"]
+@together
+def test_logs_into_a_closed_pipe_end_quietly(served: Project) -> None:
+    argv = [*served.command, "logs", "--follow"]
     reader = subprocess.Popen(
-        argv, cwd=steered.directory, env=steered.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        argv, cwd=served.directory, env=served.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert reader.stdout is not None
     assert reader.stderr is not None
     assert reader.stdout.readline()
     reader.stdout.close()
-    until(lambda: steered.get("/say/more").status and reader.poll() is not None, "it ends, once it has more to say")
+    until(lambda: served.get("/say/more").status and reader.poll() is not None, "it ends, once it has more to say")
     assert reader.stderr.read() == b""
     reader.stderr.close()
 

@@ -8,19 +8,39 @@ import os
 import re
 import signal
 import threading
+from collections.abc import Iterator
 from http.client import HTTPConnection
 from urllib.parse import urlencode, urljoin, urlsplit
 
 import pytest
 
 from .client import PATIENCE
-from .project import Project
+from .project import EXAMPLE, Project
 
 pytestmark = pytest.mark.e2e
 
 NGINX_ETAG = r'(W/)?"[0-9a-f]+-[0-9a-f]+"'  # of mtime and size, in hexadecimal
 MULTIPART = {"Content-Type": "multipart/form-data; boundary=x"}
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+BY_NGINX = [
+    pytest.param(("nginx", each), id=each, marks=pytest.mark.xdist_group(f"example by {each}"))
+    for each in ("uwsgi", "http", "fastcgi", "scgi")
+]
+
+
+@pytest.fixture(scope="module")
+def shown(request: pytest.FixtureRequest) -> Iterator[Project]:
+    """The example, served by this web server in this protocol."""
+    web, protocol = request.param
+    project = Project(EXAMPLE)
+    try:
+        settings = (f"site.web={web}", f"server.protocol={protocol}", "site.max_body=20001k")
+        project.up("--workers", "1", *(f"--set={each}" for each in settings))
+        yield project
+    finally:
+        project.end()
 
 
 def test_visitor_gets_every_page_as_it_should_be(example: Project) -> None:
@@ -42,22 +62,18 @@ def test_visitor_gets_every_page_as_it_should_be(example: Project) -> None:
     assert "</html>" in nowhere.text
 
 
-@pytest.mark.parametrize(
-    ("web", "way"), [("nginx", "uwsgi"), ("nginx", "http"), ("nginx", "fastcgi"), ("nginx", "scgi"), ("none", "http")]
-)
-def test_private_file_comes_only_by_the_app_and_from_nginx_if_there_is_one(
-    example: Project, web: str, way: str
-) -> None:
-    example.up("--set", f"site.web={web}", "--set", f"server.protocol={way}", "--workers", "1")
-    data = (example.directory / "files" / "four-letters.txt").read_bytes()
-    found = example.get("/download", **{"X-Accel-Private": "/private"} if web == "nginx" else {})
+@pytest.mark.parametrize("shown", [*BY_NGINX, pytest.param(("none", "http"), id="none")], indirect=True)
+def test_private_file_comes_only_by_the_app_and_from_nginx_if_there_is_one(shown: Project) -> None:
+    by_nginx = "nginx" in {each["name"] for each in shown.status()["services"]}
+    data = (shown.directory / "files" / "four-letters.txt").read_bytes()
+    found = shown.get("/download", **{"X-Accel-Private": "/private"} if by_nginx else {})
     assert (found.status, found.body) == (200, data)
-    assert ("ETag" in found.headers and bool(re.fullmatch(NGINX_ETAG, found.headers["ETag"]))) is (web == "nginx")
+    assert ("ETag" in found.headers and bool(re.fullmatch(NGINX_ETAG, found.headers["ETag"]))) is by_nginx
     assert found.headers["Content-Type"].startswith("text/plain")
     assert found.headers["Content-Disposition"] == "attachment; filename=four-letters.txt"
     assert "X-Accel-Redirect" not in found.headers
-    assert example.get("/private/four-letters.txt").status == 404
-    part = example.get("/download", Range="bytes=5-11")
+    assert shown.get("/private/four-letters.txt").status == 404
+    part = shown.get("/download", Range="bytes=5-11")
     assert (part.status, part.body) == (206, b"letters")
 
 
@@ -78,24 +94,23 @@ def test_static_files_come_from_nginx_alone(example: Project) -> None:
         os.kill(example.pid("app"), signal.SIGCONT)
 
 
-@pytest.mark.parametrize("protocol", ["uwsgi", "http", "fastcgi", "scgi"])
-def test_what_a_visitor_sends_arrives_and_leads_back_to_the_site(example: Project, protocol: str) -> None:
-    example.up("--workers", "1", "--set", f"server.protocol={protocol}", "--set", "site.max_body=20001k")
+@pytest.mark.parametrize("shown", BY_NGINX, indirect=True)
+def test_what_a_visitor_sends_arrives_and_leads_back_to_the_site(shown: Project) -> None:
     lies = {"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "other.test"}
-    facts = json.loads(example.get("/api/facts", **lies).body)
-    assert (facts["remote_addr"], facts["scheme"], facts["host"]) == ("127.0.0.1", "http", example.address)
+    facts = json.loads(shown.get("/api/facts", **lies).body)
+    assert (facts["remote_addr"], facts["scheme"], facts["host"]) == ("127.0.0.1", "http", shown.address)
 
-    answer = example.post("/guestbook", urlencode({"name": "Zoë", "message": "1 & 2"}).encode(), **FORM)
+    answer = shown.post("/guestbook", urlencode({"name": "Zoë", "message": "1 & 2"}).encode(), **FORM)
     assert answer.status == 303
-    leads_to = urlsplit(urljoin(f"{example.url}guestbook", answer.headers["Location"]))
-    assert leads_to.netloc == example.address
-    page = example.get(f"{leads_to.path}?{leads_to.query}")
+    leads_to = urlsplit(urljoin(f"{shown.url}guestbook", answer.headers["Location"]))
+    assert leads_to.netloc == shown.address
+    page = shown.get(f"{leads_to.path}?{leads_to.query}")
     assert page.status == 200
     assert "Zoë" in page.text
 
     content = b"".join(hashlib.sha512(number.to_bytes(4)).digest() for number in range(20_000_000 // 64))
     head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="20.bin"\r\n\r\n'
-    sent = example.post("/upload", head + content + b"\r\n--x--\r\n", **MULTIPART)
+    sent = shown.post("/upload", head + content + b"\r\n--x--\r\n", **MULTIPART)
     assert json.loads(sent.body) == {
         "filename": "20.bin",
         "bytes": len(content),

@@ -15,18 +15,12 @@ pytestmark = [pytest.mark.e2e, ONE_PROCESS]
 
 
 @pytest.fixture(scope="session")
-def flask_only(venvs: Path) -> Path:
-    return venv(venvs / "flask", "flask")
+def theirs(venvs: Path) -> Path:
+    """The Python of projects: it has Flask, and an app that comes from the package index."""
+    return venv(venvs / "theirs", "httpbin")
 
 
-@pytest.fixture(scope="session")
-def with_httpbin(venvs: Path) -> Path:
-    return venv(venvs / "httpbin", "httpbin")
-
-
-def test_wheel_serves_a_project_whose_interpreter_knows_nothing_of_it(
-    copy: Copy, stackctl: Path, flask_only: Path
-) -> None:
+def test_wheel_serves_a_project_whose_interpreter_knows_nothing_of_it(copy: Copy, stackctl: Path, theirs: Path) -> None:
     project = copy(APPS / "steered")
     project.command = (str(stackctl), "--project", str(project.directory))
     elsewhere = project.place / "elsewhere"
@@ -36,7 +30,7 @@ def test_wheel_serves_a_project_whose_interpreter_knows_nothing_of_it(
         (place / "templates" / "nginx").mkdir(parents=True)
         (place / "templates" / "nginx" / "site.conf.j2").write_text("not ours")
     (elsewhere / "http.py").write_text("1 / 0  # neither is this\n")
-    project.write("stack.toml", f'[app]\npython = "{flask_only}"\n{STATIC}')
+    project.write("stack.toml", f'[app]\npython = "{theirs}"\n{STATIC}')
     printed = project.run("nginx-conf", cwd=elsewhere)
     assert "proxy_pass" in printed.out
     project.up(cwd=elsewhere)
@@ -51,9 +45,7 @@ def test_wheel_serves_a_project_whose_interpreter_knows_nothing_of_it(
     assert all(each["ok"] for each in project.run("health", "--json", cwd=elsewhere).json)
 
 
-def test_modules_of_a_project_are_its_own_whatever_ours_are_called(
-    copy: Copy, stackctl: Path, flask_only: Path
-) -> None:
+def test_modules_of_a_project_are_its_own_whatever_ours_are_called(copy: Copy, stackctl: Path, theirs: Path) -> None:
     project = copy(None)
     project.command = (str(stackctl), "--project", str(project.directory))
     for name in ("stack", "http", "master", "typing_extensions"):
@@ -64,13 +56,13 @@ def test_modules_of_a_project_are_its_own_whatever_ours_are_called(
         "    start_response('200 OK', [])\n"
         "    return [each.WHOSE.encode() for each in (http, master, stack, typing_extensions)]\n",
     )
-    project.up("--set", "app.target=app:app", "--set", f"app.python={flask_only}")
+    project.up("--set", "app.target=app:app", "--set", f"app.python={theirs}")
     assert project.get("/").text == "theirs, httptheirs, mastertheirs, stacktheirs, typing_extensions"
 
 
-def test_httpbin_runs_unchanged(copy: Copy, with_httpbin: Path) -> None:
+def test_httpbin_runs_unchanged(copy: Copy, theirs: Path) -> None:
     project: Project = copy(None)
-    project.up("--set", "app.target=httpbin:app", "--set", f"app.python={with_httpbin.parents[1]}")
+    project.up("--set", "app.target=httpbin:app", "--set", f"app.python={theirs.parents[1]}")
     got = project.get("/get?a=1&a=2", Accept="x/y")
     assert f'"url": "{project.url}get?a=1&a=2"' in got.text
     assert '"origin": "127.0.0.1"' in got.text

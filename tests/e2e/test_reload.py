@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 
 import psutil
 import pytest
 
 from .client import PATIENCE, Load
 from .fault import fault
-from .project import APPS, IN_THE_SERVER, Project, lives, until
+from .project import IN_THE_SERVER, Project, lives, until
 
 pytestmark = pytest.mark.e2e
 
@@ -111,39 +110,28 @@ BROKEN = {
 }
 
 
-@pytest.fixture(scope="module")
-def reloaded() -> Iterator[Project]:
-    """The app that waits for files, served: each test reloads it, and leaves it as it was."""
-    project = Project(APPS / "steered")
-    try:
-        project.up()
-        yield project
-    finally:
-        project.end()
-
-
 @pytest.mark.xdist_group("reloads to broken code")
 @pytest.mark.parametrize("kind", BROKEN)
-def test_reload_to_broken_code_changes_nothing(reloaded: Project, kind: str) -> None:
+def test_reload_to_broken_code_changes_nothing(served: Project, kind: str) -> None:
     code, reason = BROKEN[kind]
     patience = ("--set", "server.start_within=2") if kind.startswith("hang") else ()
-    works = (reloaded.directory / "app.py").read_text()
-    before, generation = reloaded.rendered(), reloaded.pid("app")
-    with Load(reloaded.port) as load:
+    works = (served.directory / "app.py").read_text()
+    before, generation = served.rendered(), served.pid("app")
+    with Load(served.port) as load:
         until(lambda: load.good > 10, "requests are answered")
-        reloaded.write("app.py", code)
-        refused = reloaded.run("reload", *patience, code=None)
+        served.write("app.py", code)
+        refused = served.run("reload", *patience, code=None)
         asked = load.good
         until(lambda: load.good > asked + 10, "requests are answered still")
-        reloaded.write("app.py", works)
+        served.write("app.py", works)
     assert refused.code in (1, 3)
     assert reason in refused.err
     assert load.failed == []
-    assert reloaded.rendered() == before
-    assert reloaded.pid("app") == generation
-    reloaded.write("version.txt", f"repaired after {kind}")
-    reloaded.run("reload")
-    assert reloaded.get("/").text == f"repaired after {kind}"
+    assert served.rendered() == before
+    assert served.pid("app") == generation
+    served.write("version.txt", f"repaired after {kind}")
+    served.run("reload")
+    assert served.get("/").text == f"repaired after {kind}"
 
 
 @fault("broken configuration at a reload")
