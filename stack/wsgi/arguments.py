@@ -15,6 +15,7 @@ from .peers import NOBODY, UNIX, Peers, peers
 from .protocol import Protocol
 
 MOST_HEAD = 1 << 20  # bytes
+WIDTH = 80  # columns of --help
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +87,16 @@ def settings(arguments: list[str]) -> Settings:
     )
 
 
+def _help(prog: str) -> argparse.HelpFormatter:
+    """Of a width: to find out the terminal's, argparse would load what packs archives, at each start of the server."""
+    return argparse.HelpFormatter(prog, width=WIDTH)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="stack.wsgi", description="Serve a WSGI app over HTTP/1.1, uwsgi, FastCGI and SCGI."
+        prog="stack.wsgi",
+        description="Serve a WSGI app over HTTP/1.1, uwsgi, FastCGI and SCGI.",
+        formatter_class=_help,
     )
     default = Settings("", ())
     parser.add_argument("app", metavar="MODULE:CALLABLE", help="where the app is, as in wsgi:app")
