@@ -87,4 +87,4 @@ def _keep_to_ourselves() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    os._exit(main())  # all is written and closed: whoever waits need not wait until Python has taken itself apart
