@@ -25,7 +25,7 @@ def test_up_detached_prints_the_url_alone_on_stdout(example: Project) -> None:
 
 
 def test_commands_work_from_a_subdirectory(example: Project) -> None:
-    example.up()
+    example.up("--workers", "1")
     inside = example.directory / "templates"
     assert example.run("status", cwd=inside).out.startswith("site")
     assert example.run("health", cwd=inside).out.count("ok ") == 9
@@ -77,7 +77,7 @@ def requests(found: list[dict[str, Any]]) -> int:
 
 
 def test_health_passes_every_hop(example: Project) -> None:
-    example.up()
+    example.up("--workers", "1")
     hops = example.run("health", "--json").json
     assert [each["hop"] for each in hops] == [
         "config",
@@ -191,7 +191,7 @@ def test_logs_into_a_closed_pipe_end_quietly(served: Project) -> None:
 
 
 def test_diff_shows_what_reload_would_change(example: Project) -> None:
-    example.up()
+    example.up("--workers", "1")
     toml = example.directory / "stack.toml"
     text = toml.read_text()
     toml.write_text(text.replace('# max_body = "auto"', 'max_body = "7m"').replace("# threads = 4", "threads = 2"))

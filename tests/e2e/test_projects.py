@@ -38,7 +38,7 @@ def test_two_projects_run_side_by_side(copy: Copy) -> None:
 def test_project_may_be_anywhere(copy: Copy, name: str, under: str, protocol: str) -> None:
     project = copy(EXAMPLE, name, under)
     assert not under or len(str(project.directory)) > 200
-    project.up("--set", f"server.protocol={protocol}")
+    project.up("--workers", "1", "--set", f"server.protocol={protocol}")
     assert project.get("/healthz").text == "ok\n"
     assert project.get("/static/style.css").body == (project.directory / "static" / "style.css").read_bytes()
     assert all(each["ok"] for each in project.run("health", "--json").json)

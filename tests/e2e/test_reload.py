@@ -19,9 +19,9 @@ LARGE = 32 * 1024**2  # bytes: more than the kernel's buffers on the way hold
 @pytest.mark.parametrize(
     ("engine", "protocol", "times"),
     [
-        ("bundled", "uwsgi", 10),
+        ("bundled", "uwsgi", 5),
         ("bundled", "http", 5),
-        ("bundled", "fastcgi", 5),
+        ("bundled", "fastcgi", 3),
         ("bundled", "scgi", 3),
         ("uwsgi", "uwsgi", 3),  # and ten times each in test_faults.py
         ("uwsgi", "http", 3),
