@@ -51,11 +51,11 @@ else:
 
     def replace(old: Any, /, **changes: Any) -> Any:
         """The same as that of `dataclasses` for what follows, in a tenth of its time: a simulation does little else."""
+        facts = old.__dict__ | changes
+        facts.pop("agenda", None)  # worked out from the old, as is
+        facts.pop("farewell", None)
         new = object.__new__(type(old))
-        facts = new.__dict__
-        facts.update(old.__dict__)
-        facts.update(changes)
-        facts.pop("agenda", None)  # was worked out from the old
+        object.__setattr__(new, "__dict__", facts)
         return new
 
 
@@ -125,17 +125,15 @@ class Child:
         killed    kill again after kill_again_after  the same
         ========  =================================  ==================
         """
-        match self.state:
-            case State.STARTING if wanted:
-                return (_known(self.spawned_at) + policy.start_within, Act.KILL)
-            case State.STARTING | State.READY if not wanted:
-                return (_known(self.spawned_at), Act.ASK)
-            case State.STOPPING:
-                return (_known(self.asked_at) + policy.stop_within, Act.KILL)
-            case State.KILLED:
-                return (_known(self.killed_at) + policy.kill_again_after, Act.KILL)
-            case _:
-                return None
+        if self.killed_at is not None:
+            return (self.killed_at + policy.kill_again_after, Act.KILL)
+        if self.asked_at is not None:
+            return (self.asked_at + policy.stop_within, Act.KILL)
+        if self.spawned_at is None:
+            return None
+        if not wanted:
+            return (self.spawned_at, Act.ASK)
+        return (self.spawned_at + policy.start_within, Act.KILL) if self.ready_at is None else None
 
     def due(self, policy: Policy, now: float, *, wanted: bool) -> Act | None:
         """What to do to this process at this moment, if anything."""
@@ -184,8 +182,7 @@ class Refusal:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(NamedTuple):
     """Something for the runner to do to one generation of one service, and the reason if it is not plain."""
 
     act: Act
@@ -281,24 +278,30 @@ class Rollout:
             found.append(Due(self.retry_at, Act.SPAWN, self.count + 1, self.serial))
         return tuple(found)
 
+    @property
+    def upkeep(self) -> tuple[Due, ...]:
+        """The agenda without what would be spawned."""
+        return tuple([due for due in self.agenda if due.act is not Act.SPAWN])
+
+    @cached_property
+    def farewell(self) -> tuple[Due, ...]:
+        """The agenda as soon as it is to stop."""
+        return self.agenda if self.stopping else replace(self, stopping=True).agenda
+
     def actions(self, name: str, now: float) -> tuple[Action, ...]:
         """All that is due at this moment."""
         return tuple(due.action(name) for due in self.agenda if now >= due.since)
 
-    def wake_at(self) -> float | None:
-        """The next moment at which something becomes due without anything else happening."""
-        return min((due.since for due in self.agenda), default=None)
-
     def _deadline(self, generation: Generation) -> tuple[float, Act] | None:
         """When this generation is due for something, and for what."""
-        wanted = self.wants(generation)
-        if not self.stopping and generation.child.state is State.READY:
-            ready_at = _known(generation.child.ready_at)
+        wanted, child = self.wants(generation), generation.child
+        ready_at = child.ready_at
+        if ready_at is not None and not self.stopping and child.asked_at is None and child.killed_at is None:
             if wanted and (not generation.linked or generation.number == self.recalled):
                 return (ready_at, Act.LINK)
             if generation.linked and not generation.fencing and not self._stays(generation):
                 return (ready_at, Act.FENCE)
-        return generation.child.deadline(self.policy, wanted=wanted)
+        return child.deadline(self.policy, wanted=wanted)
 
     def _stays(self, generation: Generation) -> bool:
         """Whether a generation that had the link is not to be retired now."""
@@ -309,9 +312,10 @@ class Rollout:
         """Whether a generation is missing. A successor that was given up but still lives holds the next one back."""
         if self.stopping or self.recalled is not None or (self.refusal is not None and self.proven is None):
             return False
-        return not any(
-            each.serial == self.serial if each.number == self.current else not each.linked for each in self.generations
-        )
+        for each in self.generations:
+            if each.serial == self.serial if each.number == self.current else not each.linked:
+                return False
+        return True
 
     # What happened, told by whoever acted.
 
@@ -326,17 +330,17 @@ class Rollout:
         found = self.generation(number)
         if found is None or found.child.state is not State.STARTING:
             return self
-        return self._with(replace(found, child=replace(found.child, ready_at=now)))
+        return replace(self, generations=self._with(replace(found, child=replace(found.child, ready_at=now))))
 
     def became_current(self, number: int) -> Rollout:
         """The link points to it now: its serial is proven."""
         found = self.generation(number)
         if found is None:
             return self
-        linked = self._with(replace(found, linked=True))
         previous = self.previous if self.current is None else self.current
         return replace(
-            linked,
+            self,
+            generations=self._with(replace(found, linked=True)),
             current=number,
             proven=found.serial,
             previous=None if previous == number else previous,
@@ -346,17 +350,19 @@ class Rollout:
     def began_fence(self, number: int) -> Rollout:
         """A fence is on its way to the generation that the link has left."""
         found = self.generation(number)
-        return self if found is None else self._with(replace(found, fencing=True))
+        return self if found is None else replace(self, generations=self._with(replace(found, fencing=True)))
 
     def ended_fence(self, number: int) -> Rollout:
         """The fence was answered, or waited for as long as it may take: the generation may be retired."""
         found = self.generation(number)
-        return self if found is None else self._with(replace(found, fenced=True))
+        return self if found is None else replace(self, generations=self._with(replace(found, fenced=True)))
 
     def after(self, act: Act, number: int, now: float) -> Rollout:
         """It was asked to stop, or killed."""
         found = self.generation(number)
-        return self if found is None else self._with(replace(found, child=found.child.after(act, now)))
+        if found is None:
+            return self
+        return replace(self, generations=self._with(replace(found, child=found.child.after(act, now))))
 
     def failed(self, number: int, reason: str, now: float) -> Rollout:
         """It runs but will not become ready (its probe says so): refused at once, without waiting for the timeout."""
@@ -392,7 +398,8 @@ class Rollout:
         failures = self.failures + 1
         again = generation.serial == self.proven  # a restart of what once served: not refused, tried on and on
         return replace(
-            self._with(replace(generation, refused=True)),
+            self,
+            generations=self._with(replace(generation, refused=True)),
             serial=self.serial if self.proven is None else self.proven,
             refusal=self.refusal if again else Refusal(generation.serial, generation.number, reason),
             failures=failures,
@@ -400,9 +407,9 @@ class Rollout:
             retry_at=now + pause(self.policy, failures),
         )
 
-    def _with(self, generation: Generation) -> Rollout:
-        changed = tuple([generation if each.number == generation.number else each for each in self.generations])
-        return replace(self, generations=changed)
+    def _with(self, changed: Generation) -> tuple[Generation, ...]:
+        """The generations, one of which has changed."""
+        return tuple([changed if each.number == changed.number else each for each in self.generations])
 
 
 @dataclass(frozen=True)
@@ -414,43 +421,40 @@ class Fleet:
 
     def actions(self, now: float) -> tuple[Action, ...]:
         """All that is due at this moment."""
-        return tuple([due.action(name) for name, due in self.agenda if now >= due.since])
+        return tuple([due.action(name) for name, agenda in self.agenda for due in agenda if now >= due.since])
 
     def wake_at(self) -> float | None:
         """The next moment at which something becomes due without anything else happening."""
-        return min([due.since for _, due in self.agenda], default=None)
+        return min([due.since for _, agenda in self.agenda for due in agenda], default=None)
 
     @cached_property
-    def agenda(self) -> tuple[tuple[str, Due], ...]:
+    def agenda(self) -> tuple[tuple[str, tuple[Due, ...]], ...]:
         """What is and will be due for each service. Worked out once, like that of each rollout.
 
         Nothing is spawned above a tier that is not proven yet, and nothing at all in a full stop. Then those stop whose
         turn it is: the highest tier that still has a process, and above.
         """
-        found: list[tuple[str, Due]] = []
+        rollouts = self.rollouts.items()
         if self.stopping:
-            turn = max([each.tier for each in self.rollouts.values() if each.generations], default=0)
-            for name, each in self.rollouts.items():
-                led = replace(each, stopping=True) if each.tier >= turn and not each.stopping else each
-                found += [(name, due) for due in led.agenda if due.act is not Act.SPAWN]
-            return tuple(found)
-        unproven = min([each.tier for each in self.rollouts.values() if each.proven is None], default=None)
-        for name, each in self.rollouts.items():
-            held = unproven is not None and each.tier > unproven
-            found += [(name, due) for due in each.agenda if not held or due.act is not Act.SPAWN]
-        return tuple(found)
+            turn = max([each.tier for _, each in rollouts if each.generations], default=0)
+            return tuple([(name, each.farewell if each.tier >= turn else each.upkeep) for name, each in rollouts])
+        unproven = [each.tier for _, each in rollouts if each.proven is None]
+        if not unproven:
+            return tuple([(name, each.agenda) for name, each in rollouts])
+        held = min(unproven)
+        return tuple([(name, each.upkeep if each.tier > held else each.agenda) for name, each in rollouts])
 
     def with_rollout(self, name: str, rollout: Rollout) -> Fleet:
         """The same stack with one service's rollout replaced."""
-        return replace(self, rollouts={**self.rollouts, name: rollout})
+        return Fleet({**self.rollouts, name: rollout}, self.stopping)
 
     def without(self, name: str) -> Fleet:
         """The same stack without one service, whose last process is gone."""
-        return replace(self, rollouts={key: each for key, each in self.rollouts.items() if key != name})
+        return Fleet({key: each for key, each in self.rollouts.items() if key != name}, self.stopping)
 
     def stopped(self) -> Fleet:
         """The same stack, wanted to stop."""
-        return replace(self, stopping=True)
+        return Fleet(self.rollouts, stopping=True)
 
     @property
     def empty(self) -> bool:
@@ -468,10 +472,3 @@ class Fleet:
             ),
             None,
         )
-
-
-def _known(moment: float | None) -> float:
-    """A time that the state guarantees to be there."""
-    if moment is None:
-        raise AssertionError("a process in this state has this time")
-    return moment
