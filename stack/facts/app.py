@@ -85,7 +85,8 @@ def find_app(
     target, found_by = _target(app, config.project, directory, env)
     said = _asked(python, directory, target, env, user, app.server.start_within, meanwhile)
     if "problem" in said:
-        elsewhere = find_module(str(said.get("missing", "")), config.project, python, environ, user)
+        missing = str(said["missing"]) if said["problem"] == "raised" else ""
+        elsewhere = find_module(missing, config.project, python, environ, user)
         raise _explained(said, found_by, target, directory, python, elsewhere)
     return AppFacts(python=python, directory=directory, user=user, group=group(user), **{"found_by": found_by, **said})
 
