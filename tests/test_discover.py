@@ -22,6 +22,7 @@ from stack.facts.app import SCRIPT
 
 APPS = Path(__file__).parent / "apps" / "discovery"
 FLASK = f"Flask {version('flask')}"
+PLAIN = "def app(environ, start_response): ...\n"
 ENVIRON = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
 
 
@@ -83,7 +84,7 @@ def test_wsgi_py_comes_before_app_py() -> None:
 
 
 def test_a_package_named_app_counts(project: Callable[..., Path]) -> None:
-    app = found(project({"app/__init__.py": "from flask import Flask\ndef create_app(): return Flask(__name__)\n"}))
+    app = found(project({"app/__init__.py": "def create_app(): return lambda environ, start_response: []\n"}))
     assert (app.found_by, app.module, app.expression) == ("app/__init__.py", "app", "create_app()")
 
 
@@ -98,11 +99,11 @@ def test_flask_app_in_the_environment_is_followed() -> None:
 
 
 def test_flask_app_in_the_apps_own_environment_is_followed() -> None:
-    assert found(APPS / "factory", "app.env.FLASK_APP=shop").found_by == "FLASK_APP"
+    assert found(APPS / "plain_factory", "app.env.FLASK_APP=shop").found_by == "FLASK_APP"
 
 
 def test_env_rules_over_flaskenv_as_in_flask(tmp_path: Path) -> None:
-    project = Path(shutil.copytree(APPS / "factory", tmp_path / "copy"))
+    project = Path(shutil.copytree(APPS / "plain_factory", tmp_path / "copy"))
     (project / ".flaskenv").write_text("FLASK_APP=shop:create_app('flaskenv')\n")
     app = found(project)
     assert (app.found_by, app.expression) == (".flaskenv", "create_app('flaskenv')")
@@ -112,7 +113,7 @@ def test_env_rules_over_flaskenv_as_in_flask(tmp_path: Path) -> None:
 
 
 def test_target_rules_over_the_environment() -> None:
-    app = found(APPS / "factory", target("shop:create_app"), environ={**ENVIRON, "FLASK_APP": "nonsense"})
+    app = found(APPS / "plain_factory", target("shop:create_app"), environ={**ENVIRON, "FLASK_APP": "nonsense"})
     assert (app.found_by, app.module, app.expression) == ("target", "shop", "create_app()")
 
 
@@ -123,10 +124,10 @@ def test_target_rules_over_the_environment() -> None:
     ("project", "text", "expression", "framework"),
     [
         ("factory", "shop", "create_app()", FLASK),
-        ("factory", "shop:create_app", "create_app()", FLASK),
         ("factory", "shop:create_app()", "create_app()", FLASK),
-        ("factory", "shop:create_app( 'prod',debug = True )", "create_app('prod', debug=True)", FLASK),
-        ("factory", "shop:make_shop('prod')", "make_shop('prod')", FLASK),
+        ("plain_factory", "shop:create_app", "create_app()", "WSGI callable"),
+        ("plain_factory", "shop:create_app( 'prod',debug = True )", "create_app('prod', debug=True)", "WSGI callable"),
+        ("plain_factory", "shop:make_shop('prod')", "make_shop('prod')", "WSGI callable"),
         ("factory", "shop/__init__.py:create_app", "create_app()", FLASK),
         ("factory", "shop:holder.inner", "holder.inner", FLASK),
         ("factory", "shop:holder.inner.wsgi_app", "holder.inner.wsgi_app", FLASK),
@@ -314,18 +315,28 @@ def test_app_run_on_import_is_named_at_once(project: Callable[..., Path]) -> Non
         "import atexit, os; atexit.register(os.abort)",
         "import sys; assert sys.stdin.read() == ''",
         "import sys; assert len(sys.argv) == 1",
+    ],
+)
+def test_rude_apps_are_found_nevertheless(project: Callable[..., Path], rudeness: str) -> None:
+    app = found(project(app=f"{rudeness}\n{PLAIN}"))
+    assert (app.expression, app.search_path) == ("app", app.directory)
+
+
+@pytest.mark.parametrize(
+    "rudeness",
+    [
         "import json, sys; sys.modules['json'] = None",
         "import os; os.chdir('/')",
         "import sys; sys.path.insert(0, '/nowhere')",
     ],
 )
-def test_rude_apps_are_found_nevertheless(project: Callable[..., Path], rudeness: str) -> None:
+def test_all_is_found_of_apps_that_turn_things_over(project: Callable[..., Path], rudeness: str) -> None:
     app = found(project(app=f"from flask import Flask\napp = Flask('x')\n{rudeness}\n"))
-    assert (app.expression, app.search_path) == ("app", app.directory)
+    assert (app.expression, app.search_path, app.framework) == ("app", app.directory, FLASK)
 
 
 def test_what_can_be_done_meanwhile_is_done_while_the_app_is_imported(project: Callable[..., Path]) -> None:
-    directory = project(app="open('meeting').close()\ndef app(environ, start_response): ...\n")
+    directory = project(app=f"open('meeting').close()\n{PLAIN}")
     os.mkfifo(directory / "meeting")
     settings = load(directory, [parse_set(f"app.python={sys.executable}")]).config
     facts = look(settings, ENVIRON, meanwhile=lambda: (directory / "meeting").open("w").close())
@@ -334,7 +345,7 @@ def test_what_can_be_done_meanwhile_is_done_while_the_app_is_imported(project: C
 
 def test_our_own_modules_are_not_in_the_apps_way(project: Callable[..., Path]) -> None:
     directory = project(
-        app="import nginx, machine, static\nfrom flask import Flask\napp = Flask(nginx.__name__)\nassert nginx.MINE\n",
+        app=f"import nginx, machine, static\nassert nginx.MINE\n{PLAIN}",
         nginx="MINE = True\n",
         machine="",
         static="",
@@ -346,7 +357,7 @@ def test_our_own_modules_are_not_in_the_apps_way(project: Callable[..., Path]) -
 
 def test_the_environment_is_the_apps(project: Callable[..., Path]) -> None:
     directory = project(
-        app="from os import environ\nfrom flask import Flask\napp = Flask('x')\n"
+        app=f"from os import environ\n{PLAIN}"
         "assert not [each for each in environ if each.startswith('STACKCTL_')]\n"
         "assert [environ[each] for each in 'ABC'] == ['environ', 'env', 'file'], dict(environ)\n"
     )
@@ -417,9 +428,7 @@ def test_flask_that_only_the_factory_imports_is_known(project: Callable[..., Pat
 
 
 def test_packages_are_found_whole_without_flask(project: Callable[..., Path]) -> None:
-    directory = project(
-        {"a/__init__.py": "", "a/b/__init__.py": "", "a/b/web.py": "def app(environ, start_response): ...\n"}
-    )
+    directory = project({"a/__init__.py": "", "a/b/__init__.py": "", "a/b/web.py": PLAIN})
     for text in ("a/b/web.py", "a.b.web", "a/b/web:app"):
         answer = asked_by_hand(directory, {"target": text}, "-S")
         assert (answer["module"], answer["search_path"]) == ("a.b.web", os.path.realpath(directory))
