@@ -28,7 +28,7 @@ check: $(VENV)/.dev ## style, types, imports, and the tests that need no process
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not e2e" -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m "not e2e" --ignore tests/e2e -n 2 --dist worksteal
 
 smoke: packages $(VENV)/.dev ## the example project: up, health, paths, a reload under requests, down
 	$(BIN)/stackctl --project deploy/example smoke
