@@ -440,7 +440,7 @@ class Fleet:
             return tuple([(name, each.farewell if each.tier >= turn else each.upkeep) for name, each in rollouts])
         unproven = [each.tier for _, each in rollouts if each.proven is None]
         if not unproven:
-            return tuple([(name, each.agenda) for name, each in rollouts])
+            return tuple([(name, each.agenda) for name, each in rollouts if each.agenda])
         held = min(unproven)
         return tuple([(name, each.upkeep if each.tier > held else each.agenda) for name, each in rollouts])
 
