@@ -237,7 +237,7 @@ def project() -> Iterator[Path]:
     """A small app, and a program that says it is nginx: nothing here runs it."""
     directory = Path(tempfile.mkdtemp(prefix="shop-", dir="/tmp"))
     directory.chmod(0o755)
-    (directory / "app.py").write_text("from flask import Flask\napp = Flask(__name__, static_folder=None)\n")
+    (directory / "app.py").write_text("def app(environ, start_response): ...\n")
     (directory / "nginx").write_text("#!/bin/sh\necho 'nginx version: nginx/1.22.1' >&2\n")
     (directory / "nginx").chmod(0o755)
     yield directory
