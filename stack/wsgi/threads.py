@@ -206,6 +206,8 @@ class Threads:
                 thread.join()
         for connection in list(self.waiting.values()):
             connection.close()
+        if self._service.access is not None:
+            self._service.access.flush()
 
     def _empty(self, fd: int) -> bool:
         """Accept all that is queued; whether it is, or no descriptor is free."""
@@ -299,6 +301,7 @@ class Threads:
         """The life of a thread."""
         epoll, accepting, waiting, service = self._epoll, self._accepting, self.waiting, self._service
         busy, waits, held, wanted = self._busy, self._waits, self._held, self.exchange.wanted
+        unwritten = () if service.access is None else service.access.pending
         while not self._finished:
             if self.one_serves and index:
                 busy[index] = True
@@ -307,11 +310,10 @@ class Threads:
                 continue
             waits[index] = not service.draining
             try:
-                if held:
-                    self._arm_held()
-                if wanted[0]:
-                    self.exchange.call()
-                for fd, _ in epoll.poll(-1, 1):
+                if held or wanted[0]:
+                    self._is_free()
+                events = self._at_once() if unwritten else ()
+                for fd, _ in events or epoll.poll(-1, 1):
                     busy[index] = True
                     waits[index] = 0
                     if False not in busy and not self._is_watched:
@@ -325,6 +327,19 @@ class Threads:
             except BaseException as error:  # noqa: BLE001 - a thread less is a server that slowly stops answering
                 log.failure("an error of the server itself", error)
             busy[index] = False
+
+    def _is_free(self) -> None:
+        """One of them is: for what only waits for that, and for those of other processes."""
+        self._arm_held()
+        if self.exchange.wanted[0]:
+            self.exchange.call()
+
+    def _at_once(self) -> list[tuple[int, int]]:
+        """What is ready, without waiting; if nothing is, there is time for the access log."""
+        events = self._epoll.poll(0, 1)
+        if not events and self._service.access is not None:
+            self._service.access.flush()
+        return events
 
     def _call(self) -> None:
         """All are busy: the main thread shall look, and more often."""

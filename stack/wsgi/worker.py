@@ -197,6 +197,8 @@ class Worker:
             (before, first), (after, last) = self._totals[0], self._totals[-1]
             self._shared.tally.rate = (last - first) / (after - before)
             self._threads.expire(now)
+            if self._shared.access is not None:
+                self._shared.access.flush()
         self._threads.look(now)
         if self._settings.timeout:
             for index, since in enumerate(self._service.progress):

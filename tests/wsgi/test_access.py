@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stack.wsgi.access import LONGEST, Asked, identify, line
+from stack.wsgi.access import LONGEST, MOST_PENDING, Access, Asked, identify, line
 
 from .conftest import Server, wait_until
 
@@ -133,6 +133,21 @@ def test_every_request_has_its_line(launch: Callable[..., Server], folder: Path)
 
 
 @pytest.mark.e2e
+def test_lines_for_a_file_are_written_together_and_never_many_late(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    access = Access(str(path), "common")
+    for _ in range(MOST_PENDING - 1):
+        access.write(ASKED, 200, 1, 0.0)
+    assert path.read_text() == ""
+    access.write(ASKED, 204, 1, 0.0)
+    lines = path.read_text().splitlines()
+    assert len(lines) == MOST_PENDING
+    assert " 204 " in lines[-1]
+    access.write(ASKED, 404, 1, 0.0)
+    access.reopen()
+    assert " 404 " in path.read_text().splitlines()[-1], "before the file is left"
+
+
 def test_app_sees_the_request_id(server: Server) -> None:
     assert b"'HTTP_X_REQUEST_ID': 'abc'" in server.raw(b"GET /environ HTTP/1.0\r\nX-Request-ID: abc\r\n\r\n")
     assert re.search(rb"'HTTP_X_REQUEST_ID': '[0-9a-f]{32}'", server.raw(b"GET /environ HTTP/1.0\r\n\r\n"))
