@@ -131,7 +131,7 @@ class Debian:
         assert self._machine.stdout
         assert self._machine.stdout.readline() == b"is up\n"
         self._enter = ("nsenter", "--target", str(self._machine.pid), "--net", "--mount")
-        self._project.command = (*self._enter, *STACKCTL, "-C", str(self._project.directory))
+        self._project.machine = self._machine.pid
         return self
 
     def __exit__(
@@ -139,4 +139,4 @@ class Debian:
     ) -> None:
         self.stop_nginx()
         self._machine.communicate(timeout=WITHIN)  # its standard input ends
-        self._project.command = STACKCTL
+        self._project.machine = 0

@@ -148,6 +148,7 @@ class Project:
         self.port = free_port()
         self.mark = f"e2e-{uuid.uuid4()}"
         self.command: tuple[str, ...] = STACKCTL
+        self.machine = 0  # a process whose network and mounts the commands have, if it is not ours
         self.extra: dict[str, str] = {}  # more of an environment for the commands
         self.afresh = False  # whether each command starts a Python of its own
         self.runtime_dirs: set[str] = set()
@@ -218,7 +219,7 @@ class Project:
         argv, where = [*self.command, *arguments], cwd or self.directory
         environment = {**self.environment, **(env or {})}
         if self.command[1:] in {("-m", "stack"), ("-P", "-m", "stack")} and not self.extra and not self.afresh:
-            ended, out, err = warm().run(argv[1:], where, environment, PATIENCE)
+            ended, out, err = warm().run(argv[1:], where, environment, PATIENCE, self.machine)
         else:
             done = subprocess.run(
                 argv,

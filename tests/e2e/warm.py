@@ -9,6 +9,7 @@ and so does every command that goes on beside its test.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import json
@@ -39,16 +40,19 @@ class Warm:
             self._process = subprocess.Popen(argv, env=environment, pass_fds=[theirs.fileno()])
 
     def run(
-        self, words: Sequence[str], directory: Path, environment: Mapping[str, str], patience: float
+        self, words: Sequence[str], directory: Path, environment: Mapping[str, str], patience: float, machine: int = 0
     ) -> tuple[int, bytes, bytes]:
-        """`python -m stack` with these words, to its end: exit code, output, talk."""
+        """`python -m stack` with these words, to its end: exit code, output, talk.
+
+        `machine` is a process whose network and mounts it gets, if it is not to have ours.
+        """
         reply, theirs = socket.socketpair()
         out, out_end = os.pipe()
         err, err_end = os.pipe()
         nothing = os.open(os.devnull, os.O_RDONLY)
         with reply:
             with theirs:
-                asked = json.dumps([list(words), str(directory), dict(environment)]).encode()
+                asked = json.dumps([list(words), str(directory), dict(environment), machine]).encode()
                 socket.send_fds(self._requests, [asked], [theirs.fileno(), nothing, out_end, err_end])
             for each in (nothing, out_end, err_end):
                 os.close(each)
@@ -110,7 +114,7 @@ def serve(requests: socket.socket) -> None:
         asked, fds, _, _ = socket.recv_fds(requests, MOST, 4)
         if not asked:
             return
-        words, directory, environment = json.loads(asked)
+        words, directory, environment, machine = json.loads(asked)
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # until it is known whose end that is
         reply = socket.socket(fileno=fds[0])
         if (pid := os.fork()) == 0:
@@ -118,15 +122,27 @@ def serve(requests: socket.socket) -> None:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
             for held in (requests, reply, *running.values()):
                 held.close()
-            run(words, directory, environment, fds[1:])
+            run(words, directory, environment, fds[1:], machine)
         running[pid] = reply
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
         for fd in fds[1:]:
             os.close(fd)
 
 
-def run(words: list[str], directory: str, environment: dict[str, str], fds: list[int]) -> NoReturn:
+def enter(machine: int) -> None:
+    """As `nsenter` does, which would have to start a Python afterwards."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with contextlib.ExitStack() as opened:
+        spaces = [opened.enter_context(Path(f"/proc/{machine}/ns/{name}").open()) for name in ("net", "mnt")]
+        for each in spaces:
+            if libc.setns(each.fileno(), 0):
+                raise OSError(ctypes.get_errno(), "setns")
+
+
+def run(words: list[str], directory: str, environment: dict[str, str], fds: list[int], machine: int) -> NoReturn:
     """The command, in its fork."""
+    if machine:
+        enter(machine)
     for number, fd in enumerate(fds):
         os.dup2(fd, number)
         os.close(fd)
