@@ -26,7 +26,7 @@ test: packages check smoke ## everything: check, smoke, then the real programs
 check: $(VENV)/.dev ## style, types, imports, and the tests that need no process
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -m "not e2e" --ignore tests/e2e -n 2 --dist worksteal
 
