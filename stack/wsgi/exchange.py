@@ -5,9 +5,7 @@ request would wait behind slow ones while another process has nothing to do: no 
 So processes see of each other whether a thread waits for work, in memory that they share, and give each other
 connections with something to read through a socket (SCM_RIGHTS, unix(7)). It is a queue as the one of a listening
 socket is: whoever is free takes from it, and it outlives each of them. Who finds nobody to give to wants to be called
-by the first one that is free again.
-
-The memory: whether anybody wants to be called; whether each process does; whether each of their threads waits.
+by the first one that is free again: with a signal, which needs no descriptor in each process for each other one.
 """
 
 from __future__ import annotations
@@ -15,11 +13,13 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import signal
 import socket
 import struct
 
 MESSAGE = struct.Struct("=i")  # the descriptor of the listening socket that it was accepted from: all have the same
-SET = b"\1"
+WAITS = b"\1"
+CALL = signal.SIGURG  # who has no handler for it ignores it
 
 
 class Exchange:
@@ -28,10 +28,9 @@ class Exchange:
     def __init__(self, workers: int, threads: int) -> None:
         slots = 2 * workers + 8  # of those that end, and of their successors
         self._threads = threads
-        self._memory = mmap.mmap(-1, 1 + slots + slots * threads)
-        self._first = 1 + slots  # thread's byte
-        self.wanted = memoryview(self._memory)[:1]
-        self._calls = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(slots)]
+        self._memory = mmap.mmap(-1, slots * threads)
+        self._wants = memoryview(mmap.mmap(-1, 4 * slots)).cast("i")  # pids
+        self.wanted = memoryview(mmap.mmap(-1, 1))  # whether there are any
         self._free = list(range(slots))
         self._give, self._take = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._give.setblocking(False)
@@ -45,8 +44,6 @@ class Exchange:
         """Close it; what is on its way is closed, too."""
         self._give.close()
         self._take.close()
-        for each in self._calls:
-            os.close(each)
 
     # For the master.
 
@@ -57,7 +54,7 @@ class Exchange:
     def give_back(self, slot: int) -> None:
         """The worker at this place has ended: none of its threads waits for work, and it need not be called."""
         if slot >= 0:
-            self._memory[1 + slot] = 0
+            self._wants[slot] = 0
             self._memory[self._threads_of(slot)] = bytes(self._threads)
             self._free.append(slot)
 
@@ -72,33 +69,25 @@ class Exchange:
     @property
     def waiting(self) -> int:
         """How many threads wait for work, in all processes."""
-        return self._memory[self._first :].count(SET)
+        return self._memory[:].count(WAITS)
 
     def want(self, slot: int) -> None:
-        """Have the worker at this place called by the first thread that is about to wait for work."""
+        """Have the worker at this place called (CALL) by the first thread that is about to wait."""
         if slot >= 0:
-            self._memory[1 + slot] = self._memory[0] = 1
-
-    def called(self, slot: int) -> list[int]:
-        """What is readable once the worker at this place has been called: a descriptor, or none."""
-        return self._calls[slot : slot + 1]
-
-    def heard(self, slot: int) -> None:
-        """It has seen that it was called."""
-        for each in self.called(slot):
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(each)
+            self._wants[slot] = os.getpid()
+            self.wanted[0] = 1
 
     def call(self) -> None:
-        """A thread is about to wait: call who wants to be, if `wanted[0]` says that anybody does."""
-        self._memory[0] = 0
-        for slot, called in enumerate(self._calls):
-            if self._memory[1 + slot]:
-                self._memory[1 + slot] = 0
-                os.eventfd_write(called, 1)
+        """A thread is about to wait: call all that want to be, if `wanted[0]` says that there are any."""
+        self.wanted[0] = 0  # first: who comes to want it meanwhile sets it again
+        for slot, pid in enumerate(self._wants):
+            if pid:
+                self._wants[slot] = 0
+                with contextlib.suppress(OSError):  # it has ended, or its app has changed its user
+                    os.kill(pid, CALL)
 
     def _threads_of(self, slot: int) -> slice:
-        return slice(self._first + slot * self._threads, self._first + (slot + 1) * self._threads)
+        return slice(slot * self._threads, (slot + 1) * self._threads)
 
     def give(self, sock: socket.socket, listener: int) -> bool:
         """Give a connection away, which came from this listening socket; whether it is another's now."""

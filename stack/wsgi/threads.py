@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 NO_DESCRIPTORS_PAUSE = 0.05  # seconds to wait where no descriptor is free
 NARROW = 0.02  # seconds between two looks while all threads are busy, should a call get lost
+NARROW_FIRST = 0.0005  # seconds to the first of them: no CPU sees at once what another has written to shared memory
 NARROW_FOR = 1.0  # seconds since all threads were found busy, until it is not narrow any more
 SLOW = 0.001  # seconds in a request from which on it is; sooner, its thread is likely to be free before another gets it
 ALONE_FIRST = 0.001  # seconds to the first look at the only thread that serves; to the next one twice as long
@@ -88,7 +89,7 @@ class Threads:
         self._finished = False
         self._is_narrow = False
         self._is_watched = False
-        self._gives = False
+        self._gives = self._wants = False
         self._narrow_at = 0.0
         self._look_after = ALONE_FIRST
         self.one_serves = False
@@ -132,15 +133,14 @@ class Threads:
         return self._look_after if self._is_narrow else float("inf")
 
     @property
-    def look_for(self) -> list[int]:
-        """What the next `look` had better not be later than: descriptors that are readable then."""
-        called = self.exchange.called(self._slot)
-        return [*called, self._epoll.fileno()] if self._gives else called
+    def look_for(self) -> list[select.epoll]:
+        """What the next `look` had better not be later than."""
+        return [self._epoll] if self._gives else []
 
     def look(self, now: float) -> None:
         """See to what they cannot see to while they are busy."""
-        self._gives = False
-        self.exchange.heard(self._slot)
+        wanted = self._wants
+        self._gives = self._wants = False
         if not self._is_narrow:
             return
         self._judge(now)
@@ -157,10 +157,14 @@ class Threads:
         if self.one_serves or self._service.draining:
             return
         quick_for = max(self._service.progress) + SLOW - now
+        if None in self._service.current:  # a thread is between two requests
+            quick_for = SLOW
         if quick_for > 0:
             self._look_after = quick_for
         else:
             self._gives = self._hand_over()
+            if self._wants and not wanted:
+                self._look_after = NARROW_FIRST
 
     def expire(self, now: float) -> None:
         """Close what has waited for too long."""
@@ -283,6 +287,7 @@ class Threads:
         if self._held and False in self._busy:
             self._arm_held()
         if others <= 0:
+            self._wants = True
             self.exchange.want(self._slot)
             others = self.exchange.waiting  # it may have been before it could know
         return others > 0

@@ -102,7 +102,7 @@ def lines(path: Path) -> list[str]:
 def test_every_request_has_its_line(launch: Callable[..., Server], folder: Path) -> None:
     log = folder / "access"
     server = launch("wsgi_odd:app", "--access-log", str(log), "--access-format", "json", ready=False)
-    wait_until(server.path.exists, "the socket is there")
+    wait_until(lambda: "listening on" in server.log, "it listens")
     given = {"REMOTE_ADDR": "192.0.2.9", "HTTP_X_REQUEST_ID": "from-nginx"}
     requests: list[Callable[[], object]] = [
         lambda: server.uwsgi("/echo", b"1234567", REQUEST_METHOD="POST", **given),

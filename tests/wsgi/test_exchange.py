@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 import threading
 import time
@@ -15,7 +16,7 @@ import pytest
 from stack.wsgi.address import Address, Listener
 from stack.wsgi.arguments import Settings
 from stack.wsgi.connection import Service
-from stack.wsgi.exchange import Exchange
+from stack.wsgi.exchange import CALL, Exchange
 from stack.wsgi.state import Tally
 from stack.wsgi.threads import Threads
 
@@ -165,11 +166,16 @@ def test_who_is_free_first_calls_who_had_nobody_to_give_to(made: Any) -> None:
         clients += [slow, waits]
     slow, waits, others_slow, _ = clients
     waits.ask()
-    wait_until(lambda: busy.look() and busy.threads.exchange.wanted[0], "it wants to be called")
-    assert not select.select(busy.threads.look_for, [], [], 0)[0], "nobody is free"
-    other.released.set()
-    assert others_slow.answer() == other.name
-    assert select.select(busy.threads.look_for, [], [], WITHIN)[0], "it is called"
+    called = threading.Event()
+    before = signal.signal(CALL, lambda *_: called.set())
+    try:
+        wait_until(lambda: busy.look() and busy.threads.exchange.wanted[0], "it wants to be called")
+        assert not called.is_set(), "nobody is free"
+        other.released.set()
+        assert others_slow.answer() == other.name
+        wait_until(called.is_set, "it is called")
+    finally:
+        signal.signal(CALL, before)
     busy.look()
     assert waits.answer() == other.name
     wait_until(lambda: busy.threads.exchange.waiting == 1, "the other waits again")
