@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from random import SystemRandom
 
 import hypothesis
+import pytest
 
 SEEDS = {
     "FLEET_SEED": "replays the fresh part of the fleet's simulation",
     "KILL_SEED": "the moments at which supervisors are killed",
 }
+GROUP = re.compile(r"@[^@\[\]/]*$")  # of --dist loadgroup
 # How long an example takes says something of the machine, and nothing of the code.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
@@ -26,3 +29,10 @@ for name in SEEDS:
 
 def pytest_report_header() -> list[str]:
     return [f"{name}={os.environ[name]} {what}" for name, what in SEEDS.items()]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """By its own name, without the group that pytest-xdist puts behind it: --last-failed finds no test of that name."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # there they are still told apart by it
+        report.nodeid = GROUP.sub("", report.nodeid)

@@ -90,7 +90,7 @@ def proven(project: Project, *arguments: str, code: int = 0) -> Any:
     "flags", [(), ("--set", "server.protocol=uwsgi"), ("--no-nginx",)], ids=["nginx", "nginx-uwsgi", "none"]
 )
 def test_proven_reload_says_when_which_code_answered(steered: Project, flags: tuple[str, ...]) -> None:
-    steered.up(*flags)
+    steered.up("--workers=1", *flags)  # a second one may read the version after the first has answered
     steered.write("version.txt", "2")
     with Reader(steered) as reader:
         proof = proven(steered)
