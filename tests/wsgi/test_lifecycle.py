@@ -216,7 +216,7 @@ def test_killed_master_leaves_no_worker_whose_app_has_changed_its_user(
     (folder / "wsgi_nobody.py").write_text("import os\nfrom wsgi_plain import app\nos.setuid(65534)\n")
     server = launch("wsgi_nobody:app", "--workers", "2", "--pythonpath", str(folder), *arguments)
     workers = wait_until(lambda: found if len(found := server.workers()) == 2 else [], "two workers")
-    assert {psutil.Process(pid).uids().real for pid in workers} == {65534}
+    wait_until(lambda: {psutil.Process(pid).uids().real for pid in workers} == {65534}, "each is another user's")
     server.process.kill()
     server.process.wait()
     for pid in workers:
