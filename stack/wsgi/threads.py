@@ -52,7 +52,7 @@ COMPUTES_FOR = 0.02  # the same of one that computes
 JUDGE = 0.1  # seconds over which it is judged whether one thread serves as much as all
 WORTH = 0.2  # of the time that threads work, from which on it is worth trying
 WAITS = 0.2  # of the time that requests wait for something else than a CPU, from which on others had better help
-TRY_AGAIN = 1.0  # seconds until it is tried again; twice as long after each time that it was not so
+TRY_AGAIN = 0.25  # seconds until it is tried again; twice as long after each time that it was not so
 TRY_AT_LAST = 600.0
 
 # One-shot: an event wakes one thread, which arms the socket again once it has accepted. Without that all idle threads
@@ -96,6 +96,7 @@ class Threads:
         self._gate = threading.Semaphore(0)  # where the others wait meanwhile
         self._judged_at = self._worked = self._took = 0.0
         self._try_at = 0.0
+        self._alone_at = 0.0
         self._try_after = TRY_AGAIN
 
     # For the main thread.
@@ -239,8 +240,9 @@ class Threads:
         """Whether one thread shall serve alone."""
         if self.one_serves:
             self._look_after = min(2 * self._look_after, ALONE)
-            since = self._service.progress[0]
-            if since and now >= since + BLOCKED_FOR and (now >= since + COMPUTES_FOR or _is_blocked(self._threads[0])):
+            began = self._service.progress[0]
+            since = max(began, self._alone_at)  # before that it may have waited for the others, who had a request, too
+            if began and now >= since + BLOCKED_FOR and (now >= since + COMPUTES_FOR or _is_blocked(self._threads[0])):
                 self._give_up(now)
         if now < self._judged_at + JUDGE:
             return
@@ -252,6 +254,7 @@ class Threads:
         if not self.one_serves:
             self.one_serves = work >= WORTH * seconds and now >= self._try_at and not self._service.draining
             self._look_after = ALONE_FIRST
+            self._alone_at = now
         elif waiting >= WAITS * seconds:
             self._give_up(now)
         else:
