@@ -19,8 +19,8 @@ LARGE = 32 * 1024**2  # bytes: more than the kernel's buffers on the way hold
 @pytest.mark.parametrize(
     ("engine", "protocol", "times"),
     [
-        ("bundled", "uwsgi", 5),
-        ("bundled", "http", 5),
+        ("bundled", "http", 20),
+        ("bundled", "uwsgi", 3),
         ("bundled", "fastcgi", 3),
         ("bundled", "scgi", 3),
         ("uwsgi", "uwsgi", 3),  # and ten times each in test_faults.py

@@ -172,7 +172,7 @@ class Client(threading.Thread):
 
     def run(self) -> None:
         connection = HTTPConnection(*self._address, timeout=WITHIN)
-        while not self._stop_asked.is_set():
+        while not self._stop_asked.wait(0.005):
             reused = connection.sock is not None
             try:
                 self._request(connection)
