@@ -23,7 +23,7 @@ LARGE = 32 * 1024**2  # bytes: more than the kernel's buffers on the way hold
         ("bundled", "uwsgi", 3),
         ("bundled", "fastcgi", 3),
         ("bundled", "scgi", 3),
-        ("uwsgi", "uwsgi", 3),  # and ten times each in test_faults.py
+        ("uwsgi", "uwsgi", 3),  # each of these more often in `make faults` and `make soak`
         ("uwsgi", "http", 3),
         ("gunicorn", "http", 3),
     ],
