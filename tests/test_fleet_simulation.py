@@ -499,6 +499,9 @@ class World:
             self.call_turns()
         living, thought, parked = service.processes, rollout.parked, service.parked
         assert [each.number for each in rollout.generations] == list(living)
+        assert [each.number for each in living.values() if not each.linked] in ([], [service.successor]), (
+            "4: two successors"
+        )
         assert rollout.current == (service.link if service.link in living else None), "it misjudges what serves"
         assert rollout.proven == service.proven
         misjudged = "9: it misjudges what is parked"
