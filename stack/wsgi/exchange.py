@@ -86,9 +86,6 @@ class Exchange:
                 with contextlib.suppress(OSError):  # it has ended, or its app has changed its user
                     os.kill(pid, CALL)
 
-    def _threads_of(self, slot: int) -> slice:
-        return slice(slot * self._threads, (slot + 1) * self._threads)
-
     def give(self, sock: socket.socket, listener: int) -> bool:
         """Give a connection away, which came from this listening socket; whether it is another's now."""
         try:
@@ -114,3 +111,6 @@ class Exchange:
             raise
         sock.set_inheritable(False)
         return sock, peer, MESSAGE.unpack(data)[0]
+
+    def _threads_of(self, slot: int) -> slice:
+        return slice(slot * self._threads, (slot + 1) * self._threads)
