@@ -109,6 +109,18 @@ def made(tmp_path: Any) -> Iterator[Callable[[int, int], tuple[list[Process], Ca
         yield make
 
 
+def occupied(process: Process, connect: Callable[[], Client]) -> tuple[Client, Client]:
+    """From now on it accepts, and its one thread is at a request: that one's client, and another that it keeps."""
+    process.threads.accept()
+    slow, kept = connect(), connect()
+    for each in (slow, kept):
+        each.ask()
+        assert each.answer() == process.name
+    slow.ask(b"wait")
+    assert process.begun.wait(WITHIN)
+    return slow, kept
+
+
 def test_what_a_busy_process_keeps_is_served_by_one_that_is_free(made: Any) -> None:
     (busy, free), connect = made(2, 1)
     busy.threads.accept()
@@ -133,13 +145,7 @@ def test_what_a_busy_process_keeps_is_served_by_one_that_is_free(made: Any) -> N
 
 def test_nothing_is_given_away_where_nobody_is_free(made: Any) -> None:
     (one, other), connect = made(2, 1)
-    one.threads.accept()
-    slow, waits = connect(), connect()
-    for each in (slow, waits):
-        each.ask()
-        assert each.answer() == one.name
-    slow.ask(b"wait")
-    assert one.begun.wait(WITHIN)
+    slow, waits = occupied(one, connect)
     other.threads.accept()
     also = connect()
     also.ask(b"wait")
@@ -154,17 +160,8 @@ def test_nothing_is_given_away_where_nobody_is_free(made: Any) -> None:
 
 def test_who_is_free_first_calls_who_had_nobody_to_give_to(made: Any) -> None:
     (busy, other), connect = made(2, 1)
-    clients = []
-    for each in (busy, other):
-        each.threads.accept()
-        slow, waits = connect(), connect()
-        for client in (slow, waits):
-            client.ask()
-            assert client.answer() == each.name
-        slow.ask(b"wait")
-        assert each.begun.wait(WITHIN)
-        clients += [slow, waits]
-    slow, waits, others_slow, _ = clients
+    slow, waits = occupied(busy, connect)
+    others_slow, _ = occupied(other, connect)
     waits.ask()
     called = threading.Event()
     before = signal.signal(CALL, lambda *_: called.set())
@@ -207,13 +204,7 @@ def test_what_has_begun_to_arrive_stays(made: Any) -> None:
 
 def test_what_is_on_its_way_is_served_by_who_drains(made: Any) -> None:
     (busy, last), connect = made(2, 1)
-    busy.threads.accept()
-    client, slow = connect(), connect()
-    for each in (client, slow):
-        each.ask()
-        assert each.answer() == busy.name
-    slow.ask(b"wait")
-    assert busy.begun.wait(WITHIN)
+    _, client = occupied(busy, connect)
     exchange = busy.threads.exchange
     exchange.waits(exchange.slot())[0] = 1
     client.ask()
