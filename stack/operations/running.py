@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 QUICKLY = 3.0  # seconds in which a supervisor that is well answers a question
+NO_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1"}
 WATCHER = "watch"  # the service that reloads the stack when its files change, where `up` was asked for it
 
 
@@ -106,12 +107,16 @@ def load_for(project: Path, running: Running, flags: Sequence[Override] = ()) ->
 def with_watcher(plan: Plan, watcher: Service) -> Plan:
     """The plan, and beside its services the one that reloads the stack when its files change.
 
+    Its apps write no bytecode: a worker that still loads what was there before a save would write it for what was
+    saved, and Python takes it for that if both were saved in the same second, with the same size.
+
     Raises:
         UsageError: an app has its name.
     """
     if plan.service(watcher.name) is not None:
         raise UsageError(f"--watch runs beside the apps under the name {watcher.name}, which one of them has")
-    return dataclasses.replace(plan, services=(*plan.services, watcher))
+    services = (dataclasses.replace(each, env=NO_BYTECODE | each.env) if each.link else each for each in plan.services)
+    return dataclasses.replace(plan, services=(*services, watcher))
 
 
 def reload(

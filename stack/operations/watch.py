@@ -205,7 +205,10 @@ def _reload(project: Path, where: str, presence: _Presence, talk: Callable[[str]
 
 
 def _forget_compiled(changed: Iterable[Path]) -> None:
-    """Python takes a file that was saved in the same second, with the same size, for the one that it has compiled."""
+    """Python takes a file that was saved in the same second, with the same size, for the one that it has compiled.
+
+    What is compiled was so before the stack was watched, or by others: see `running.with_watcher`.
+    """
     for source in changed:
         for compiled in (source.parent / "__pycache__").glob(f"{glob.escape(source.stem)}.*.pyc"):
             with contextlib.suppress(OSError):

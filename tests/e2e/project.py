@@ -54,12 +54,12 @@ def app(environ, start_response):
 T = TypeVar("T")
 
 
-def until(fact: Callable[[], T], what: str, within: float = WITHIN) -> T:
-    """Poll until the fact is true."""
+def until(fact: Callable[[], T], what: str | Callable[[], str], within: float = WITHIN) -> T:
+    """Poll until the fact is true. `what` is said if it is not, or called then to say it."""
     deadline = time.monotonic() + within
     while not (found := fact()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {within:g} s: {what}")
+            raise AssertionError(f"not within {within:g} s: {what() if callable(what) else what}")
         time.sleep(0.01)
     return found
 

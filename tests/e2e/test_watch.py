@@ -29,7 +29,7 @@ def code(version: str) -> str:
 
 
 def serves(project: Project, version: str) -> None:
-    until(lambda: project.get("/").text == version, f"{version!r} is served: {project.get('/').text!r}")
+    until(lambda: project.get("/").text == version, lambda: f"{version!r} is served, not {project.get('/').text!r}")
 
 
 def generation(project: Project) -> int:
@@ -156,6 +156,16 @@ def test_save_of_the_same_size_in_the_same_second_is_served(watched: Project) ->
         os.utime(fresh, (moment, moment))
         fresh.rename(watched.directory / "app.py")
         serves(watched, version)
+
+
+def test_watched_app_writes_no_bytecode_that_could_be_taken_for_what_is_saved_next(steered: Project) -> None:
+    """A worker that still loads the code of before a save would write it after the save."""
+    steered.write("late.py", "from inner import app\n")
+    steered.write("inner.py", code("1"))
+    steered.write("app.py", "def app(*arguments):\n    import late\n    return late.app(*arguments)\n")
+    steered.up("--watch", "--workers", "1")
+    assert steered.get("/").text == "1"
+    assert not list((steered.directory / "__pycache__").glob("late.*"))
 
 
 def test_what_is_saved_during_a_reload_leads_to_one_more(steered: Project) -> None:
