@@ -1,25 +1,20 @@
-"""Kept-alive connections change hands: from a process whose threads are all busy to one that has a thread free.
+"""Kept-alive connections change hands: from a process whose threads are all busy to whoever is free first.
 
 A connection that the web server keeps belongs to the process that accepted it. Were it to stay there for ever, its next
 request would wait behind slow ones while another process has nothing to do: no connection for each request does that.
-So processes see of each other whether a thread waits for work, in memory that they share, and give each other
-connections with something to read through a socket (SCM_RIGHTS, unix(7)). It is a queue as the one of a listening
-socket is: whoever is free takes from it, and it outlives each of them. Who finds nobody to give to wants to be called
-by the first one that is free again: with a signal, which needs no descriptor in each process for each other one.
+So a process whose threads are all at slow requests puts what becomes ready into a queue (SCM_RIGHTS, unix(7)). It is
+one as that of a listening socket is: any thread of any process takes from it, and it outlives each of them.
 """
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
-import signal
 import socket
 import struct
 
 MESSAGE = struct.Struct("=i")  # the descriptor of the listening socket that it was accepted from: all have the same
 WAITS = b"\1"
-CALL = signal.SIGURG  # who has no handler for it ignores it
 
 
 class Exchange:
@@ -29,8 +24,6 @@ class Exchange:
         slots = 2 * workers + 8  # of those that end, and of their successors
         self._threads = threads
         self._memory = mmap.mmap(-1, slots * threads)
-        self._wants = memoryview(mmap.mmap(-1, 4 * slots)).cast("i")  # pids
-        self.wanted = memoryview(mmap.mmap(-1, 1))  # whether there are any
         self._free = list(range(slots))
         self._give, self._take = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._give.setblocking(False)
@@ -52,9 +45,8 @@ class Exchange:
         return self._free.pop() if self._free else -1
 
     def give_back(self, slot: int) -> None:
-        """The worker at this place has ended: none of its threads waits for work, and it need not be called."""
+        """The worker at this place has ended: none of its threads waits for work."""
         if slot >= 0:
-            self._wants[slot] = 0
             self._memory[self._threads_of(slot)] = bytes(self._threads)
             self._free.append(slot)
 
@@ -71,23 +63,8 @@ class Exchange:
         """How many threads wait for work, in all processes."""
         return self._memory[:].count(WAITS)
 
-    def want(self, slot: int) -> None:
-        """Have the worker at this place called (CALL) by the first thread that is about to wait."""
-        if slot >= 0:
-            self._wants[slot] = os.getpid()
-            self.wanted[0] = 1
-
-    def call(self) -> None:
-        """A thread is about to wait: call all that want to be, if `wanted[0]` says that there are any."""
-        self.wanted[0] = 0  # first: who comes to want it meanwhile sets it again
-        for slot, pid in enumerate(self._wants):
-            if pid:
-                self._wants[slot] = 0
-                with contextlib.suppress(OSError):  # it has ended, or its app has changed its user
-                    os.kill(pid, CALL)
-
     def give(self, sock: socket.socket, listener: int) -> bool:
-        """Give a connection away, which came from this listening socket; whether it is another's now."""
+        """Give a connection away, which came from this listening socket; False if there is no room in the queue."""
         try:
             socket.send_fds(self._give, [MESSAGE.pack(listener)], [sock.fileno()])
         except OSError:  # the queue is full, or too many descriptors are on their way (ETOOMANYREFS)

@@ -10,12 +10,8 @@ has been used again meanwhile, only makes its thread look in vain.
 
 What nobody can see who is busy is seen by the main thread, which is called when all of them are:
 
-- Their requests are slow, and a thread of another process is free: it gets the connections that are ready (`exchange`),
-  at once. If there is none, the first one to be free calls.
-- Requests compute, and wait for nothing: then a second thread gets nothing done, for they share one interpreter. But
-  each time that one lets go of it for a moment, to receive or to send, another takes it, and both wait for each other.
-  One thread alone serves then, and the main thread only looks now and then whether it waits in a request: what is
-  ready for a thread that computes is the next that it takes up, sooner than others could be given it.
+- Their requests are slow: the connections that are ready go to whoever is free first, in any process (`exchange`).
+- Requests compute, and wait for nothing: one thread serves alone then (`alone`).
 """
 
 from __future__ import annotations
@@ -24,16 +20,16 @@ import contextlib
 import errno
 import os
 import select
+import sys
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import log
+from .alone import SLEEPS_FOR, SLOW, Alone
 from .connection import Connection, Service
 from .environ import Origin
 from .protocol import Protocol
-from .state import TOOK
 
 if TYPE_CHECKING:
     from .address import Listener
@@ -42,18 +38,10 @@ if TYPE_CHECKING:
 
 NO_DESCRIPTORS_PAUSE = 0.05  # seconds to wait where no descriptor is free
 NARROW = 0.02  # seconds between two looks while all threads are busy, should a call get lost
-NARROW_FIRST = 0.0005  # seconds to the first of them: no CPU sees at once what another has written to shared memory
 NARROW_FOR = 1.0  # seconds since all threads were found busy, until it is not narrow any more
-SLOW = 0.001  # seconds in a request from which on it is; sooner, its thread is likely to be free before another gets it
-ALONE_FIRST = 0.001  # seconds to the first look at the only thread that serves; to the next one twice as long
-ALONE = 0.005  # at most
-BLOCKED_FOR = 0.002  # seconds in a request that waits for something else than a CPU, until the others help
-COMPUTES_FOR = 0.02  # the same of one that computes
-JUDGE = 0.1  # seconds over which it is judged whether one thread serves as much as all
-WORTH = 0.2  # of the time that threads work, from which on it is worth trying
-WAITS = 0.2  # of the time that requests wait for something else than a CPU, from which on others had better help
-TRY_AGAIN = 0.25  # seconds until it is tried again; twice as long after each time that it was not so
-TRY_AT_LAST = 600.0
+SELDOM = 0.005  # the same while their requests are quick, and nobody could help: a look takes 0.15 ms of them
+GIVEN = 8  # connections that others have given away, which a thread takes before it looks at its own
+EAGER = 0.0002  # seconds after which the main thread takes the interpreter from who computes, to give connections away
 
 # One-shot: an event wakes one thread, which arms the socket again once it has accepted. Without that all idle threads
 # wake for each connection. Not EPOLLEXCLUSIVE: it wakes one process, whose thread may take another event first.
@@ -66,7 +54,7 @@ NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 class Threads:
     """They serve from `accept` on, until `finish`. All that is not said to be theirs is for the main thread.
 
-    `one_serves`: one of them alone. `waiting` are the connections of which nobody has anything in hand.
+    `waiting` are the connections of which nobody has anything in hand.
     """
 
     def __init__(
@@ -79,7 +67,8 @@ class Threads:
         self._believing = Origin(trusted=True, multithread=settings.threads > 1, multiprocess=settings.workers > 1)
         self._only = {fd: _only(each, settings) for fd, each in self._listeners.items()}
         self.exchange = exchange
-        self._accepting = {*self._listeners, exchange.fileno()}
+        self._given = exchange.fileno()
+        self._accepting = {*self._listeners, self._given}
         self._slot = slot
         self._waits = exchange.waits(slot)
         self._busy = [False] * settings.threads
@@ -89,15 +78,12 @@ class Threads:
         self._finished = False
         self._is_narrow = False
         self._is_watched = False
-        self._gives = self._wants = False
+        self._has_called = False
+        self._gives = False
+        self._switch_after = sys.getswitchinterval()
         self._narrow_at = 0.0
-        self._look_after = ALONE_FIRST
-        self.one_serves = False
-        self._gate = threading.Semaphore(0)  # where the others wait meanwhile
-        self._judged_at = self._worked = self._took = 0.0
-        self._try_at = 0.0
-        self._alone_at = 0.0
-        self._try_after = TRY_AGAIN
+        self._look_after = SLOW
+        self.alone = Alone(service)
 
     # For the main thread.
 
@@ -140,32 +126,54 @@ class Threads:
 
     def look(self, now: float) -> None:
         """See to what they cannot see to while they are busy."""
-        wanted = self._wants
-        self._gives = self._wants = False
-        if not self._is_narrow:
-            return
-        self._judge(now)
-        if not self.one_serves:
-            self._look_after = NARROW
-        if False in self._busy:
-            if now >= self._narrow_at + NARROW_FOR:
-                self._is_narrow = False
-                self._let_all_serve()
-            self._is_watched = self._is_narrow and self.one_serves
-            return
+        gives = False
+        if self._is_narrow:
+            self.alone.judge(now, self._threads)
+            if False in self._busy:
+                self._rest(now)
+            else:
+                gives = self._help(now)
+        if gives and not self._gives:
+            self._switch_after = sys.getswitchinterval()
+            sys.setswitchinterval(EAGER)
+        elif self._gives and not gives:
+            sys.setswitchinterval(self._switch_after)
+        self._gives = gives
+
+    def _rest(self, now: float) -> None:
+        """Not all are busy."""
+        if now >= self._narrow_at + NARROW_FOR:
+            self._is_narrow = False
+            self.alone.end()
+        self._is_watched = self._is_narrow and self.alone.serves
+        self._look_after = NARROW
+        if self._is_watched:
+            self._look_after = SLOW if self.exchange.waiting else SELDOM
+
+    def _help(self, now: float) -> bool:
+        """All are busy. Whether their requests are slow, and what becomes ready is given away from now on."""
+        called, self._has_called = self._has_called, False
         self._narrow_at = now
         self._is_watched = True
-        if self.one_serves or self._service.draining:
-            return
-        quick_for = max(self._service.progress) + SLOW - now
-        if None in self._service.current:  # a thread is between two requests
-            quick_for = SLOW
-        if quick_for > 0:
-            self._look_after = quick_for
-        else:
-            self._gives = self._hand_over()
-            if self._wants and not wanted:
-                self._look_after = NARROW_FIRST
+        self._look_after = NARROW
+        if self._service.draining:
+            return False
+        alone = self.alone.serves
+        serving = slice(1 if alone else None)
+        *before, last = sorted(self._service.progress[serving])
+        slow_in = last + SLOW - now
+        if None in self._service.current[serving]:  # a thread is between two requests
+            slow_in = SLOW
+        if slow_in <= 0:
+            if alone:
+                self._look_after = SLEEPS_FOR
+            if self._settings.workers > 1:
+                self._hand_over()
+                return True
+            return False
+        is_last = before and before[-1] + SLOW <= now  # all others are slow
+        self._look_after = slow_in if called or is_last or self.exchange.waiting else SELDOM
+        return False
 
     def expire(self, now: float) -> None:
         """Close what has waited for too long."""
@@ -176,7 +184,7 @@ class Threads:
     def drain(self, now: float) -> None:
         """From now on connections end after an answer; `done` tells when all have."""
         self._service.draining = True
-        self._let_all_serve()
+        self.alone.end()
         for index in range(self._settings.threads):
             self._waits[index] = 0  # for no work of others
         for each in list(self.waiting.values()):
@@ -236,51 +244,11 @@ class Threads:
         if listener is not None:
             listener.socket.close()
 
-    def _judge(self, now: float) -> None:
-        """Whether one thread shall serve alone."""
-        if self.one_serves:
-            self._look_after = min(2 * self._look_after, ALONE)
-            began = self._service.progress[0]
-            since = max(began, self._alone_at)  # before that it may have waited for the others, who had a request, too
-            if began and now >= since + BLOCKED_FOR and (now >= since + COMPUTES_FOR or _is_blocked(self._threads[0])):
-                self._give_up(now)
-        if now < self._judged_at + JUDGE:
-            return
-        tally = self._service.tally
-        worked, took = sum(map(_worked, self._threads)), tally.total(TOOK) if tally is not None else 0.0
-        work, waiting = worked - self._worked, took - self._took - (worked - self._worked)
-        seconds = now - self._judged_at
-        self._judged_at, self._worked, self._took = now, worked, took
-        if not self.one_serves:
-            self.one_serves = work >= WORTH * seconds and now >= self._try_at and not self._service.draining
-            self._look_after = ALONE_FIRST
-            self._alone_at = now
-        elif waiting >= WAITS * seconds:
-            self._give_up(now)
-        else:
-            self._try_after = TRY_AGAIN
-
-    def _give_up(self, now: float) -> None:
-        """One thread is not enough."""
-        self._let_all_serve()
-        self._try_at = now + self._try_after
-        self._try_after = min(2 * self._try_after, TRY_AT_LAST)
-
-    def _let_all_serve(self) -> None:
-        self.one_serves = False
-        for _ in self._threads:
-            self._gate.release()
-
-    def _hand_over(self) -> bool:
-        """Give what is ready to processes of which a thread waits for work; whether there are more of those.
-
-        If not, who has a thread free calls.
-        """
-        others = self.exchange.waiting
-        for fd, _ in self._epoll.poll(0, others) if others else ():
+    def _hand_over(self) -> None:
+        """Give what is ready to whoever is free first, in any process."""
+        for fd, _ in self._epoll.poll(0):
             connection = self.waiting.pop(fd, None)
             if connection is not None and connection.idle and self.exchange.give(connection.sock, connection.listener):
-                others -= 1
                 self._epoll.unregister(fd)  # it lives on elsewhere, and would be here, too
                 connection.close()
                 continue
@@ -289,11 +257,6 @@ class Threads:
             self._held.append(fd)
         if self._held and False in self._busy:
             self._arm_held()
-        if others <= 0:
-            self._wants = True
-            self.exchange.want(self._slot)
-            others = self.exchange.waiting  # it may have been before it could know
-        return others > 0
 
     def _arm_held(self) -> None:
         """A thread is free. An event of a number that has been used again only makes it look in vain."""
@@ -308,18 +271,18 @@ class Threads:
     def _serve(self, index: int) -> None:
         """The life of a thread."""
         epoll, accepting, waiting, service = self._epoll, self._accepting, self.waiting, self._service
-        busy, waits, held, wanted = self._busy, self._waits, self._held, self.exchange.wanted
+        alone, busy, waits, held = self.alone, self._busy, self._waits, self._held
         unwritten = () if service.access is None else service.access.pending
         while not self._finished:
-            if self.one_serves and index:
+            if alone.serves and index:
                 busy[index] = True
-                self._gate.acquire()
+                alone.wait()
                 busy[index] = False
                 continue
             waits[index] = not service.draining
             try:
-                if held or wanted[0]:
-                    self._is_free()
+                if held:
+                    self._arm_held()
                 events = self._at_once() if unwritten else ()
                 for fd, _ in events or epoll.poll(-1, 1):
                     busy[index] = True
@@ -336,12 +299,6 @@ class Threads:
                 log.failure("an error of the server itself", error)
             busy[index] = False
 
-    def _is_free(self) -> None:
-        """One of them is: for what only waits for that, and for those of other processes."""
-        self._arm_held()
-        if self.exchange.wanted[0]:
-            self.exchange.call()
-
     def _at_once(self) -> list[tuple[int, int]]:
         """What is ready, without waiting; if nothing is, there is time for the access log."""
         events = self._epoll.poll(0, 1)
@@ -352,16 +309,25 @@ class Threads:
     def _call(self) -> None:
         """All are busy: the main thread shall look, and more often."""
         self._narrow_at = time.monotonic()
-        self._look_after = ALONE_FIRST
-        self._is_narrow = self._is_watched = True
+        self._look_after = SLOW
+        self._is_narrow = self._is_watched = self._has_called = True
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake, b".")
 
     def _accept(self, fd: int, index: int) -> None:
-        """Accept one connection and go on with it at once: what it asks is mostly there already."""
-        connection = None
+        """Accept a connection and go on with it at once: what it asks is mostly there already.
+
+        Of those that others have given away several: they have waited for longer than what is ready here.
+        """
+        for _ in range(GIVEN if fd == self._given else 1):
+            connection = self._accepted(fd)
+            if connection is None:
+                break
+            self._advance(connection, index)
+
+    def _accepted(self, fd: int) -> Connection | None:
         try:
-            connection = self._next(fd)
+            return self._next(fd)
         except BlockingIOError:
             pass
         except OSError as error:
@@ -370,8 +336,7 @@ class Threads:
         finally:
             with contextlib.suppress(OSError):  # left meanwhile
                 self._epoll.modify(fd, LISTEN)
-        if connection is not None:
-            self._advance(connection, index)
+        return None
 
     def _next(self, fd: int) -> Connection:
         """The next connection of a listening socket, or of the exchange.
@@ -409,21 +374,6 @@ class Threads:
         self.waiting[fd] = connection
         arm = self._epoll.modify if registered else self._epoll.register
         arm(fd, READ)
-
-
-def _worked(thread: threading.Thread) -> float:
-    """Seconds that a thread has been on a CPU, or has waited for one; 0 if the kernel does not tell."""
-    with contextlib.suppress(OSError, ValueError):
-        on_cpu, waited, _ = map(int, Path(f"/proc/self/task/{thread.native_id}/schedstat").read_bytes().split())
-        return (on_cpu + waited) / 1e9
-    return 0.0
-
-
-def _is_blocked(thread: threading.Thread) -> bool:
-    """Whether a thread waits for something else than a CPU (proc_pid_stat(5), the state)."""
-    with contextlib.suppress(OSError, IndexError):
-        return Path(f"/proc/self/task/{thread.native_id}/stat").read_bytes().rpartition(b")")[2].split()[0] != b"R"
-    return True
 
 
 def _origin(listener: Listener, settings: Settings) -> Origin:

@@ -26,7 +26,6 @@ from .access import identity
 from .application import load
 from .connection import Service
 from .environ import request_line
-from .exchange import CALL
 from .process import die_with
 from .state import RECENT, REQUESTS
 from .static import Static
@@ -131,7 +130,6 @@ class Worker:
         signal.signal(signal.SIGTERM, self._on_term)
         for number in (signal.SIGINT, signal.SIGHUP):  # for the master to act on; a terminal sends them to all
             signal.signal(number, _ignore)
-        signal.signal(CALL, _ignore)  # to be woken is all that it is for
         signal.signal(LEAVE, self._on_leave)
         signal.signal(REOPEN, self._on_reopen)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

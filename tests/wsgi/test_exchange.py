@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import socket
 import threading
 import time
@@ -14,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stack.wsgi.address import Address, Listener
+from stack.wsgi.alone import JUDGE
 from stack.wsgi.arguments import Settings
 from stack.wsgi.connection import Service
-from stack.wsgi.exchange import CALL, Exchange
+from stack.wsgi.exchange import Exchange
 from stack.wsgi.state import Tally
 from stack.wsgi.threads import Threads
 
@@ -31,12 +31,12 @@ GET = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
 class Process:
     """A worker's threads, whose main thread is the test: it looks when it is told to."""
 
-    def __init__(self, exchange: Exchange, listener: socket.socket, threads: int) -> None:
+    def __init__(self, exchange: Exchange, listener: socket.socket, workers: int, threads: int) -> None:
         self.name = exchange.slot()
         self.begun, self.released = threading.Event(), threading.Event()
         tally = Tally(threads)
         service = Service(self.app, tally.progress, [None] * threads, tally=tally)
-        settings = Settings("", (), workers=2, threads=threads)
+        settings = Settings("", (), workers=workers, threads=threads)
         listeners = [Listener(Address(""), listener, open_to_all=False)]
         self.threads = Threads(settings, service, listeners, exchange, self.name)
         self.woken, self.wake = os.pipe2(os.O_NONBLOCK)
@@ -47,6 +47,10 @@ class Process:
             self.begun.set()
             if not self.released.wait(WITHIN):
                 raise AssertionError("nobody has released it")
+        if environ["PATH_INFO"] == "/compute":
+            self.begun.set()
+            while not self.released.is_set():
+                pass
         start_response("200 OK", [("Content-Length", "2")])
         return [b"%2d" % self.name]
 
@@ -95,7 +99,7 @@ def made(tmp_path: Any) -> Iterator[Callable[[int, int], tuple[list[Process], Ca
             listener.setblocking(False)
             exchange = Exchange(count, threads)
             ends.callback(exchange.close)
-            processes = [Process(exchange, listener, threads) for _ in range(count)]
+            processes = [Process(exchange, listener, count, threads) for _ in range(count)]
             for each in processes:
                 ends.callback(each.end)
 
@@ -143,45 +147,66 @@ def test_what_a_busy_process_keeps_is_served_by_one_that_is_free(made: Any) -> N
         assert each.answer() == free.name, "it stays there"
 
 
-def test_nothing_is_given_away_where_nobody_is_free(made: Any) -> None:
-    (one, other), connect = made(2, 1)
-    slow, waits = occupied(one, connect)
-    other.threads.accept()
-    also = connect()
-    also.ask(b"wait")
-    assert other.begun.wait(WITHIN)
-    waits.ask()
-    for _ in range(100):
-        one.look()
-    assert not waits.has_answer()
-    one.released.set()
-    assert (slow.answer(), waits.answer()) == (one.name, one.name)
-
-
-def test_who_is_free_first_calls_who_had_nobody_to_give_to(made: Any) -> None:
+def test_where_nobody_is_free_it_is_served_by_who_is_so_first(made: Any) -> None:
     (busy, other), connect = made(2, 1)
     slow, waits = occupied(busy, connect)
     others_slow, _ = occupied(other, connect)
     waits.ask()
-    called = threading.Event()
-    before = signal.signal(CALL, lambda *_: called.set())
-    try:
-        wait_until(lambda: busy.look() and busy.threads.exchange.wanted[0], "it wants to be called")
-        assert not called.is_set(), "nobody is free"
-        other.released.set()
-        assert others_slow.answer() == other.name
-        wait_until(called.is_set, "it is called")
-    finally:
-        signal.signal(CALL, before)
-    busy.look()
+    wait_until(lambda: busy.look() and not busy.threads.waiting, "it is in the queue")
+    assert not waits.has_answer()
+    other.released.set()
+    assert others_slow.answer() == other.name
     assert waits.answer() == other.name
-    wait_until(lambda: busy.threads.exchange.waiting == 1, "the other waits again")
-    busy.look()
-    assert not select.select(busy.threads.look_for, [], [], 0)[0], "it waits for what arrives"
+    assert select.select(busy.threads.look_for, [], [], 0)[0] == [], "it waits for what arrives"
+    assert busy.threads.look_for
     waits.ask()
     assert waits.answer() == other.name, "it lives there now"
     busy.released.set()
     assert slow.answer() == busy.name
+
+
+def test_what_is_given_away_can_come_back(made: Any) -> None:
+    (busy, other), connect = made(2, 1)
+    slow, waits = occupied(busy, connect)
+    others_slow, _ = occupied(other, connect)
+    waits.ask()
+    wait_until(lambda: busy.look() and not busy.threads.waiting, "it is in the queue")
+    busy.released.set()
+    assert (slow.answer(), waits.answer()) == (busy.name, busy.name)
+    other.released.set()
+    assert others_slow.answer() == other.name
+
+
+def test_what_finds_no_room_is_served_by_its_own_process(made: Any) -> None:
+    (busy, other), connect = made(2, 1)
+    slow, waits = occupied(busy, connect)
+    others_slow, _ = occupied(other, connect)
+    (kept,) = busy.threads.waiting.values()
+    room = True
+    while room:
+        spare, peer = socket.socketpair()
+        with spare, peer:
+            room = busy.threads.exchange.give(spare, kept.listener)
+    waits.ask()
+    for _ in range(100):
+        busy.look()
+    assert busy.threads.waiting, "it is nobody else's"
+    busy.released.set()
+    assert slow.answer() == busy.name
+    wait_until(waits.has_answer, "served")
+    other.released.set()
+    assert others_slow.answer() == other.name
+
+
+def test_a_process_without_others_gives_nothing_away(made: Any) -> None:
+    (busy,), connect = made(1, 1)
+    slow, waits = occupied(busy, connect)
+    waits.ask()
+    for _ in range(100):
+        busy.look()
+    assert busy.threads.waiting
+    busy.released.set()
+    assert (slow.answer(), waits.answer()) == (busy.name, busy.name)
 
 
 def test_what_has_begun_to_arrive_stays(made: Any) -> None:
@@ -205,8 +230,6 @@ def test_what_has_begun_to_arrive_stays(made: Any) -> None:
 def test_what_is_on_its_way_is_served_by_who_drains(made: Any) -> None:
     (busy, last), connect = made(2, 1)
     _, client = occupied(busy, connect)
-    exchange = busy.threads.exchange
-    exchange.waits(exchange.slot())[0] = 1
     client.ask()
     wait_until(lambda: busy.look() and len(busy.threads.waiting) == 0, "given away, and taken by nobody")
     last.threads.accept()
@@ -215,10 +238,26 @@ def test_what_is_on_its_way_is_served_by_who_drains(made: Any) -> None:
     assert client.answer() == last.name
 
 
-def test_one_thread_serves_alone_while_the_interpreter_is_busy_until_it_waits(made: Any) -> None:
+@pytest.mark.parametrize("at", [b"wait", b"compute"])
+def test_one_thread_serves_alone_while_the_interpreter_is_busy_until_it_is_long_at_one_request(
+    made: Any, at: bytes
+) -> None:
     (process,), connect = made(1, 4)
     process.threads.accept()
     clients = [connect() for _ in range(8)]
+    loaded_alone(process, clients)
+    clients[0].ask(at)
+    assert process.begun.wait(WITHIN)
+    for each in clients[1:]:
+        each.ask()
+    wait_until(lambda: process.look() and all(each.has_answer() for each in clients[1:]), "the others help")
+    assert not process.threads.alone.serves
+    process.released.set()
+    clients[0].answer()
+
+
+def loaded_alone(process: Process, clients: list[Client]) -> None:
+    """Keep the interpreter busy until one thread serves alone, and the others wait for that to end."""
     stop = threading.Event()
 
     def load() -> None:
@@ -233,19 +272,25 @@ def test_one_thread_serves_alone_while_the_interpreter_is_busy_until_it_waits(ma
     loader = threading.Thread(target=load)
     loader.start()
     try:
-        wait_until(lambda: process.look() and process.threads.one_serves, "one serves")
+        wait_until(lambda: process.look() and process.threads.alone.serves, "one serves")
     finally:
         stop.set()
         loader.join()
     wait_until(lambda: process.threads.exchange.waiting == 1, "one waits for work")
-    clients[0].ask(b"wait")
+
+
+def test_who_has_one_thread_is_not_judged(made: Any) -> None:
+    (process,), connect = made(1, 1)
+    process.threads.accept()
+    client = connect()
+    client.ask(b"compute")
     assert process.begun.wait(WITHIN)
-    for each in clients[1:]:
-        each.ask()
-    wait_until(lambda: process.look() and all(each.has_answer() for each in clients[1:]), "the others help")
-    assert not process.threads.one_serves
+    until = time.monotonic() + 3 * JUDGE
+    while time.monotonic() < until:
+        process.look()
+    assert not process.threads.alone.serves
     process.released.set()
-    clients[0].answer()
+    client.answer()
 
 
 def test_main_thread_need_not_look_where_nothing_is_asked(made: Any) -> None:

@@ -1,0 +1,116 @@
+"""Whether one thread of a worker serves alone: as long as its requests compute, and wait for nothing.
+
+A second thread gets nothing done then, for they share one interpreter. But each time that one lets go of it for a
+moment, to receive or to send, another takes it, and both wait for each other: a third of the time of a small request.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .state import TOOK
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .connection import Service
+
+SLOW = 0.001  # seconds in a request from which on it is slow: sooner, its thread is likely to be free
+SLEEPS_FOR = 0.002  # seconds that a request waits for something else than a CPU, until the others help
+COMPUTES_FOR = 0.02  # seconds of CPU that one takes, until then
+JUDGE = 0.1  # seconds over which it is judged whether one thread serves as much as all
+WORTH = 0.2  # of the time that threads work, from which on it is worth trying
+WAITS = 0.2  # of the time that requests wait for something else than a CPU, from which on others had better help
+TRY_AGAIN = 0.25  # seconds until it is tried again; twice as long after each time that it was not so
+TRY_AT_LAST = 600.0
+
+
+class Alone:
+    """`serves`: the first thread does so alone. All but `wait` is for the main thread."""
+
+    def __init__(self, service: Service) -> None:
+        self.serves = False
+        self._service = service
+        self._gate = threading.Semaphore(0)  # where the others wait meanwhile
+        self._threads: Sequence[threading.Thread] = ()
+        self._judged_at = self._worked = self._took = 0.0
+        self._try_at = 0.0
+        self._try_after = TRY_AGAIN
+        self._slow = self._seen_at = 0.0  # since when there is a slow request, and when it was first seen
+        self._seen = (0.0, 0.0)
+
+    def wait(self) -> None:
+        """For the threads but the first: return when there is work for them."""
+        self._gate.acquire()
+
+    def judge(self, now: float, threads: Sequence[threading.Thread]) -> None:
+        """See how the requests of all threads are."""
+        self._threads = threads
+        if self.serves and self._needs_help(now):
+            self._give_up(now)
+        if now < self._judged_at + JUDGE or len(threads) == 1:
+            return
+        worked = sum(sum(_scheduled(each)) for each in threads)
+        took = self._service.tally.total(TOOK) if self._service.tally is not None else 0.0
+        work, waiting = worked - self._worked, took - self._took - (worked - self._worked)
+        seconds = now - self._judged_at
+        self._judged_at, self._worked, self._took = now, worked, took
+        if not self.serves:
+            self.serves = work >= WORTH * seconds and now >= self._try_at and not self._service.draining
+        elif waiting >= WAITS * seconds:
+            self._give_up(now)
+        else:
+            self._try_after = TRY_AGAIN
+
+    def end(self) -> None:
+        """All serve."""
+        self.serves = False
+        for _ in self._threads:
+            self._gate.release()
+
+    def _give_up(self, now: float) -> None:
+        """One thread is not enough."""
+        self.end()
+        self._try_at = now + self._try_after
+        self._try_after = min(2 * self._try_after, TRY_AT_LAST)
+
+    def _needs_help(self, now: float) -> bool:
+        """Whether the request of the one that serves has better not have all others behind it.
+
+        Not so if it only waits for a CPU, as any request does where there are too few. Told by what the kernel says of
+        it between two looks: one that computes does not run at the moment of a look, either, for who looks has the
+        interpreter.
+        """
+        began, *others = self._service.progress
+        if not began or now < began + SLOW or any(others):  # with these it shares the interpreter
+            self._slow = 0.0
+            return False
+        runs = _runs(self._threads[0])  # first: what is told of one that runs may be as old as a tick of the clock
+        on_cpu, waited = _scheduled(self._threads[0])
+        if began != self._slow:
+            self._slow, self._seen_at, self._seen = began, now, (on_cpu, waited)
+            return False
+        computed = on_cpu - self._seen[0]
+        slept = now - self._seen_at - computed - (waited - self._seen[1])
+        return computed >= COMPUTES_FOR or (slept >= SLEEPS_FOR and not runs)
+
+
+def _scheduled(thread: threading.Thread) -> tuple[float, float]:
+    """Seconds that a thread has been on a CPU, and that it has waited for one; 0 if the kernel does not tell.
+
+    Source: the kernel's scheduler/sched-stats, of /proc/PID/schedstat.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        on_cpu, waited, _ = map(int, Path(f"/proc/self/task/{thread.native_id}/schedstat").read_bytes().split())
+        return on_cpu / 1e9, waited / 1e9
+    return 0.0, 0.0
+
+
+def _runs(thread: threading.Thread) -> bool:
+    """Whether it is on a CPU, or waits for one (proc_pid_stat(5), the state)."""
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/self/task/{thread.native_id}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"R"
+    return False
