@@ -1,7 +1,7 @@
 """Whether one thread of a worker serves alone: as long as its requests compute, and wait for nothing.
 
 A second thread gets nothing done then, for they share one interpreter. But each time that one lets go of it for a
-moment, to receive or to send, another takes it, and both wait for each other: a third of the time of a small request.
+moment, to receive or to send, another takes it, and both wait for each other: a fifth of the time of a small request.
 """
 
 from __future__ import annotations
