@@ -9,6 +9,7 @@ import pwd
 import stat
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from typing import Any
 
@@ -227,3 +228,35 @@ def test_a_reload_leaves_one_generation_and_its_files(way: Way) -> None:
         f"app.g{number}.sock",
     }
     assert "kills" not in way.log()
+
+
+NO_THREADS = """
+import faulthandler, os, time
+from urllib.parse import unquote
+
+def app(environ, start_response):
+    if environ["QUERY_STRING"]:
+        faulthandler.dump_traceback_later = no_thread
+        while not os.path.exists(unquote(environ["QUERY_STRING"])):
+            time.sleep(0.01)
+    start_response("200 OK", [])
+    return [str(os.getpid()).encode()]
+
+def no_thread(*_, **__):
+    raise RuntimeError("unable to start watchdog thread")
+"""
+
+
+@pytest.mark.parametrize("engine", ["uwsgi", "gunicorn"])
+def test_worker_whose_requests_nobody_can_watch_any_more_is_replaced(steered: Project, engine: str) -> None:
+    """As where there is no memory for one more thread."""
+    steered.write("app.py", NO_THREADS)
+    go_on = steered.event("go-on")
+    steered.up("--server", engine, "--workers", "1")
+    before = steered.get("/").text
+    with ThreadPoolExecutor(1) as visitor:
+        answer = visitor.submit(steered.get, f"/?{go_on}")
+        until(lambda: "out of memory or threads (RuntimeError('unable" in steered.log(), "it is said")
+        go_on.touch()
+        assert answer.result(PATIENCE).text == before, "what it has in hand ends"
+    until(lambda: steered.get("/").text != before, "another serves")
