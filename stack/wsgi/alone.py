@@ -26,6 +26,7 @@ WORTH = 0.2  # of the time that threads work, from which on it is worth trying
 WAITS = 0.2  # of the time that requests wait for something else than a CPU, from which on others had better help
 TRY_AGAIN = 0.25  # seconds until it is tried again; twice as long after each time that it was not so
 TRY_AT_LAST = 600.0
+PEER = -1.0  # instead of the moment since when a request has not got on: it is its peer who does not
 
 
 class Alone:
@@ -37,7 +38,7 @@ class Alone:
         self._gate = threading.Semaphore(0)  # where the others wait meanwhile
         self._threads: Sequence[threading.Thread] = ()
         self._judged_at = self._worked = self._took = 0.0
-        self._try_at = 0.0
+        self._began = self._try_at = 0.0
         self._try_after = TRY_AGAIN
         self._slow = self._seen_at = 0.0  # since when there is a slow request, and when it was first seen
         self._seen = (0.0, 0.0)
@@ -60,6 +61,7 @@ class Alone:
         self._judged_at, self._worked, self._took = now, worked, took
         if not self.serves:
             self.serves = work >= WORTH * seconds and now >= self._try_at and not self._service.draining
+            self._began = now
         elif waiting >= WAITS * seconds:
             self._give_up(now)
         else:
@@ -85,7 +87,12 @@ class Alone:
         interpreter.
         """
         began, *others = self._service.progress
-        if not began or now < began + SLOW or any(others):  # with these it shares the interpreter
+        ends = (
+            any(others) and now < self._began + COMPUTES_FOR
+        )  # what the others had in hand, and shares the interpreter
+        if not began and self._service.current[0] is not None:
+            began = PEER
+        elif not began or now < began + SLOW or ends:
             self._slow = 0.0
             return False
         runs = _runs(self._threads[0])  # first: what is told of one that runs may be as old as a tick of the clock

@@ -25,6 +25,7 @@ from .conftest import WITHIN, wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+LARGE = 4 * 1024**2  # bytes: more than is on its way to a client that takes nothing
 GET = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
@@ -38,6 +39,7 @@ class Process:
         service = Service(self.app, tally.progress, [None] * threads, tally=tally)
         settings = Settings("", (), workers=workers, threads=threads)
         listeners = [Listener(Address(""), listener, open_to_all=False)]
+        self.progress = tally.progress
         self.threads = Threads(settings, service, listeners, exchange, self.name)
         self.woken, self.wake = os.pipe2(os.O_NONBLOCK)
         self.threads.start(self.wake)
@@ -51,6 +53,10 @@ class Process:
             self.begun.set()
             while not self.released.is_set():
                 pass
+        if environ["PATH_INFO"] == "/large":
+            self.begun.set()
+            start_response("200 OK", [("Content-Length", str(LARGE))])
+            return [b"x" * LARGE]
         start_response("200 OK", [("Content-Length", "2")])
         return [b"%2d" % self.name]
 
@@ -238,7 +244,7 @@ def test_what_is_on_its_way_is_served_by_who_drains(made: Any) -> None:
     assert client.answer() == last.name
 
 
-@pytest.mark.parametrize("at", [b"wait", b"compute"])
+@pytest.mark.parametrize("at", [b"wait", b"compute", b"large"])
 def test_one_thread_serves_alone_while_the_interpreter_is_busy_until_it_is_long_at_one_request(
     made: Any, at: bytes
 ) -> None:
@@ -253,7 +259,33 @@ def test_one_thread_serves_alone_while_the_interpreter_is_busy_until_it_is_long_
     wait_until(lambda: process.look() and all(each.has_answer() for each in clients[1:]), "the others help")
     assert not process.threads.alone.serves
     process.released.set()
-    clients[0].answer()
+    if at != b"large":  # which it never takes
+        clients[0].answer()
+
+
+def test_who_serves_alone_is_helped_however_long_another_has_been_at_a_request(made: Any) -> None:
+    (process,), connect = made(1, 4)
+    process.threads.accept()
+    long, *clients = [connect() for _ in range(8)]
+    while True:
+        long.ask(b"wait")
+        assert process.begun.wait(WITHIN)
+        if not process.progress[0]:
+            break
+        process.released.set()  # it is at the one that would serve alone
+        long.answer()
+        process.released.clear()
+        process.begun.clear()
+    loaded_alone(process, clients)
+    process.begun.clear()
+    clients[0].ask(b"wait")
+    assert process.begun.wait(WITHIN)
+    for each in clients[1:]:
+        each.ask()
+    wait_until(lambda: process.look() and all(each.has_answer() for each in clients[1:]), "the others help")
+    process.released.set()
+    for each in (long, clients[0]):
+        each.answer()
 
 
 def loaded_alone(process: Process, clients: list[Client]) -> None:
