@@ -69,9 +69,10 @@ class Alone:
 
     def end(self) -> None:
         """All serve."""
-        self.serves = False
-        for _ in self._threads:
-            self._gate.release()
+        if self.serves:
+            self.serves = False
+            for _ in self._threads:
+                self._gate.release()
 
     def _give_up(self, now: float) -> None:
         """One thread is not enough."""
@@ -87,12 +88,10 @@ class Alone:
         interpreter.
         """
         began, *others = self._service.progress
-        ends = (
-            any(others) and now < self._began + COMPUTES_FOR
-        )  # what the others had in hand, and shares the interpreter
+        shares = any(others) and now < self._began + COMPUTES_FOR  # the interpreter, with what they had in hand before
         if not began and self._service.current[0] is not None:
             began = PEER
-        elif not began or now < began + SLOW or ends:
+        elif not began or now < began + SLOW or shares:
             self._slow = 0.0
             return False
         runs = _runs(self._threads[0])  # first: what is told of one that runs may be as old as a tick of the clock

@@ -156,9 +156,9 @@ class Threads:
         self._narrow_at = now
         self._is_watched = True
         self._look_after = NARROW
-        if self._service.draining:
+        alone, has_others = self.alone.serves, self._settings.workers > 1
+        if self._service.draining or not (alone or has_others):
             return False
-        alone = self.alone.serves
         serving = slice(1 if alone else None)
         *before, last = sorted(self._service.progress[serving])
         slow_in = last + SLOW - now
@@ -167,10 +167,9 @@ class Threads:
         if slow_in <= 0:
             if alone:
                 self._look_after = SLEEPS_FOR
-            if self._settings.workers > 1:
+            if has_others:
                 self._hand_over()
-                return True
-            return False
+            return has_others
         is_last = before and before[-1] + SLOW <= now  # all others are slow
         self._look_after = slow_in if called or is_last or self.exchange.waiting else SELDOM
         return False
