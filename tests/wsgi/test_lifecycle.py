@@ -15,7 +15,7 @@ import pytest
 
 from stack.supervisor.runner import has_open
 
-from .conftest import APPS, ROOT, WITHIN, Server, everything, gone, packet, wait_until
+from .conftest import APPS, ROOT, WITHIN, Server, answers, everything, gone, packet, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -325,7 +325,7 @@ def test_standard_descriptors_may_be_closed(folder: Path) -> None:
     process = subprocess.Popen(["/bin/sh", "-c", command, sys.executable], cwd=ROOT)
     try:
         server = Server(process, folder / "s", folder / "none")
-        wait_until(server.path.exists, "the socket is there")
+        wait_until(lambda: answers(server), "it answers")
         assert server.get("/raise")[0].status == 500
         assert server.get("/")[1] == b"hello\n"
         assert server.stop() == 0
