@@ -146,9 +146,7 @@ class Threads:
             self._is_narrow = False
             self.alone.end()
         self._is_watched = self._is_narrow and self.alone.serves
-        self._look_after = NARROW
-        if self._is_watched:
-            self._look_after = SLOW if self.exchange.waiting else SELDOM
+        self._look_after = SELDOM if self._is_watched else NARROW
 
     def _help(self, now: float) -> bool:
         """All are busy. Whether their requests are slow, and what becomes ready is given away from now on."""
