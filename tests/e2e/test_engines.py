@@ -230,6 +230,38 @@ def test_a_reload_leaves_one_generation_and_its_files(way: Way) -> None:
     assert "kills" not in way.log()
 
 
+STUCK = """
+import os
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/loop":
+        loop()
+    if environ["PATH_INFO"] == "/raise":
+        raise MemoryError("meant")
+    start_response("200 OK", [])
+    return [str(os.getpid()).encode()]
+
+def loop():
+    while True:
+        pass
+"""
+
+
+@pytest.mark.parametrize("engine", ["uwsgi", "gunicorn"])
+def test_request_stuck_in_a_worker_that_leaves_for_lack_of_memory_is_shown_and_ended(
+    steered: Project, engine: str
+) -> None:
+    steered.write("app.py", STUCK)
+    steered.up("--server", engine, "--workers", "1", "--set=server.threads=2", "--set=server.timeout=1")
+    before = steered.get("/").text
+    with ThreadPoolExecutor(1) as visitor:
+        assert steered.get("/raise").status == 500
+        answer = visitor.submit(steered.get, "/loop")  # before the worker looks, and leaves
+        assert answer.result(PATIENCE).status in (502, 504)
+    until(lambda: "in loop" in steered.log(), "its stack is shown")
+    until(lambda: steered.get("/").text not in ("", before), "another serves")
+
+
 NO_THREADS = """
 import faulthandler, os, time
 from urllib.parse import unquote
