@@ -60,7 +60,7 @@ class Exchange:
 
     @property
     def waiting(self) -> int:
-        """How many threads wait for work, in all processes."""
+        """How many threads wait for work, in all processes; while some do, who is busy looks sooner."""
         return self._memory[:].count(WAITS)
 
     def give(self, sock: socket.socket, listener: int) -> bool:
