@@ -131,6 +131,14 @@ def occupied(process: Process, connect: Callable[[], Client]) -> tuple[Client, C
     return slow, kept
 
 
+def both_occupied(made: Any) -> tuple[list[Process], tuple[Client, Client, Client]]:
+    """Two processes; the client of the one's request, another that it keeps, and the client of the other's request."""
+    processes, connect = made(2, 1)
+    slow, kept = occupied(processes[0], connect)
+    others_slow, _ = occupied(processes[1], connect)
+    return processes, (slow, kept, others_slow)
+
+
 def test_what_a_busy_process_keeps_is_served_by_one_that_is_free(made: Any) -> None:
     (busy, free), connect = made(2, 1)
     busy.threads.accept()
@@ -154,9 +162,7 @@ def test_what_a_busy_process_keeps_is_served_by_one_that_is_free(made: Any) -> N
 
 
 def test_where_nobody_is_free_it_is_served_by_who_is_so_first(made: Any) -> None:
-    (busy, other), connect = made(2, 1)
-    slow, waits = occupied(busy, connect)
-    others_slow, _ = occupied(other, connect)
+    (busy, other), (slow, waits, others_slow) = both_occupied(made)
     waits.ask()
     wait_until(lambda: busy.look() and not busy.threads.waiting, "it is in the queue")
     assert not waits.has_answer()
@@ -172,9 +178,7 @@ def test_where_nobody_is_free_it_is_served_by_who_is_so_first(made: Any) -> None
 
 
 def test_what_is_given_away_can_come_back(made: Any) -> None:
-    (busy, other), connect = made(2, 1)
-    slow, waits = occupied(busy, connect)
-    others_slow, _ = occupied(other, connect)
+    (busy, other), (slow, waits, others_slow) = both_occupied(made)
     waits.ask()
     wait_until(lambda: busy.look() and not busy.threads.waiting, "it is in the queue")
     busy.released.set()
@@ -184,9 +188,7 @@ def test_what_is_given_away_can_come_back(made: Any) -> None:
 
 
 def test_what_finds_no_room_is_served_by_its_own_process(made: Any) -> None:
-    (busy, other), connect = made(2, 1)
-    slow, waits = occupied(busy, connect)
-    others_slow, _ = occupied(other, connect)
+    (busy, other), (slow, waits, others_slow) = both_occupied(made)
     (kept,) = busy.threads.waiting.values()
     room = True
     while room:
