@@ -91,7 +91,7 @@ class Connection:
 
     # Here, not set for each connection: over uwsgi there is one for each request.
     registered = False
-    _fresh = True
+    fresh = True  # nothing has arrived
     _keeps = False  # whether the client wants the connection to stay
     _expected = False  # whether the client waits for "100 Continue"
     _broken = False  # whether the request's body ended in a way that leaves its end unknown
@@ -136,6 +136,11 @@ class Connection:
             return False
         return self._records is None or self._records.idle
 
+    @property
+    def rests(self) -> bool:
+        """Whether any process may go on with it: all that there is of it is its socket."""
+        return self.idle and (self._records is None or not self._records.skips)
+
     def close(self) -> None:
         """Close it."""
         self.sock.close()
@@ -174,8 +179,8 @@ class Connection:
         if self._buffer:
             self._buffer += data
             return self._requests()
-        if self._fresh:
-            self._fresh = False
+        if self.fresh:
+            self.fresh = False
             if not self._recognise(data[0]):
                 return False
         elif self._records is None or self._records.idle:

@@ -84,6 +84,11 @@ class Records:
         """Whether nothing of a request has arrived."""
         return not self.active and self._at == len(self._buffer)
 
+    @property
+    def skips(self) -> bool:
+        """Whether the rest of a record is to come that is of no interest."""
+        return self._skip > 0
+
     def receive(self, data: bytes) -> None:
         """Add what has arrived."""
         self._buffer = self._buffer[self._at :] + data

@@ -34,8 +34,8 @@ from typing import TYPE_CHECKING, Any
 from ..fleet import Act, Child, Policy, State, pause
 from . import address, log, preload
 from .application import load
-from .exchange import Exchange
 from .notify import Manager
+from .pool import Keeper
 from .process import die_with
 from .state import REQUESTS, Tally, proportional, resident
 from .worker import FEWER, LEAVE, LEFT, LOAD_FAILED, READY, REOPEN, REPORT, SHOW, TICK, TIMED_OUT, Shared, Worker
@@ -61,14 +61,14 @@ OLD_CODE = "SIGHUP"
 class Kept:
     """A worker as the master knows it. `tally` is shared with it; `due` is why it shall be replaced, "" if it need not.
 
-    `code` counts the loads of the code, from 1; `slot` is its place at the exchange; `most` is how many requests it may
+    `code` counts the loads of the code, from 1; `number` is its own in the pool; `most` is how many requests it may
     have, 0 for any number.
     """
 
     child: Child
     tally: Tally
     code: int
-    slot: int = -1
+    number: int = -1
     most: int = 0
     due: str = ""
     stopped_at: float | None = None
@@ -89,7 +89,7 @@ class Master:
         self._access = access
         self._teller = teller
         self._manager = Manager()
-        self._exchange = Exchange(settings.workers, settings.threads)
+        self._keeper = Keeper(settings.workers)
         self._app: Callable[..., Any] | None = None
         self._since = time.time()
         self._code = 1
@@ -121,11 +121,13 @@ class Master:
             if self._stopping and not self._workers:
                 break
             self._act(time.monotonic())
+            self._keeper.look(time.monotonic())
             self._wait(time.monotonic())
         log.line("stopped")
         return self._close(self._exit_code)
 
     def _close(self, code: int) -> int:
+        self._keeper.end_all()
         for each in self._listeners:
             address.remove(each)
             each.socket.close()
@@ -246,7 +248,7 @@ class Master:
             elif os.WIFCONTINUED(status):
                 kept.stopped_at = None
             else:
-                self._exchange.give_back(kept.slot)
+                self._keeper.gone(kept.number, now)
                 self._ended(pid, self._workers.pop(pid), os.waitstatus_to_exitcode(status), now)
 
     def _ended(self, pid: int, kept: Kept, code: int, now: float) -> None:
@@ -410,11 +412,16 @@ class Master:
             moments.append(self._retry_at)
         if self._looks and not self._stopping:
             moments.append(self._looked_at + TICK)
-        until = min(moments, default=float("inf"))
+        until = min(*moments, self._keeper.due(), float("inf"))
         seconds = None if until == float("inf") else max(0.0, until - now)
         if self._arrived or (self._stopping and not self._workers):
             seconds = 0.0
-        awaited: list[Any] = [self._signals, self._reports, *([self._teller] if self._teller else [])]
+        awaited: list[Any] = [
+            self._signals,
+            self._reports,
+            self._keeper.told,
+            *([self._teller] if self._teller else []),
+        ]
         arrived = select.select(awaited, [], [], seconds)[0]
         if self._signals in arrived:
             with contextlib.suppress(BlockingIOError):
@@ -459,7 +466,7 @@ class Master:
         """Fork a worker."""
         tally = Tally(self._settings.threads)
         most = most_requests(self._settings)
-        slot = self._exchange.slot()
+        number = self._keeper.enroll()
         master = os.getpid()
         # Blocked until the worker has handlers of its own: what is sent to it meanwhile must not be lost.
         signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
@@ -467,12 +474,12 @@ class Master:
             pid = os.fork()
         except OSError as error:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
-            self._exchange.give_back(slot)
+            self._keeper.gone(number, now)
             self._cannot_spawn(error, now)
             return
         if pid:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
-            self._workers[pid] = Kept(Child(pid=pid, spawned_at=now), tally, self._code, slot, most)
+            self._workers[pid] = Kept(Child(pid=pid, spawned_at=now), tally, self._code, number, most)
             return
         code = 1
         try:
@@ -481,7 +488,8 @@ class Master:
             if self._teller is not None:
                 self._teller.listener.socket.close()
             tell = self._reports_write, self._first_to_tell
-            shared = Shared(master, *tell, tally, self._exchange, slot, self._access, self._app)
+            self._keeper.enter(number)
+            shared = Shared(master, *tell, tally, self._keeper, self._access, self._app)
             code = Worker(self._settings, self._listeners, shared).run()
             # Not sys.exit(): it would wait for whatever threads the app has left running.
             atexit._run_exitfuncs()  # noqa: SLF001 - there is no other way to run them

@@ -8,10 +8,11 @@ Who owns a connection: the `waiting` dict, by descriptor. Whoever pops it from t
 until it is put back. Descriptors are armed one-shot, so an event is delivered once; a stale one, for a number that
 has been used again meanwhile, only makes its thread look in vain.
 
-What nobody can see who is busy is seen by the main thread, which is called when all of them are:
+Kept-alive connections of which nothing is in hand are not there, but in the epoll that all processes share (`pool`),
+which in turn is in this one: whichever thread is free, in whichever process, goes on with them.
 
-- Their requests are slow: the connections that are ready go to whoever is free first, in any process (`exchange`).
-- Requests compute, and wait for nothing: one thread serves alone then (`alone`).
+While requests compute, and wait for nothing, one thread serves alone (`alone`). What nobody can see who is busy is seen
+by the main thread, which is called when all of them are.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import contextlib
 import errno
 import os
 import select
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -29,19 +29,22 @@ from . import log
 from .alone import SLEEPS_FOR, SLOW, Alone
 from .connection import Connection, Service
 from .environ import Origin
+from .pool import Kept
 from .protocol import Protocol
 
 if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
     from .address import Listener
     from .arguments import Settings
-    from .exchange import Exchange
+    from .pool import Share
 
 NO_DESCRIPTORS_PAUSE = 0.05  # seconds to wait where no descriptor is free
 NARROW = 0.02  # seconds between two looks while all threads are busy, should a call get lost
 NARROW_FOR = 1.0  # seconds since all threads were found busy, until it is not narrow any more
-SELDOM = 0.005  # the same while their requests are quick, and nobody could help: a look takes 0.15 ms of them
-GIVEN = 8  # connections that others have given away, which a thread takes before it looks at its own
-EAGER = 0.0002  # seconds after which the main thread takes the interpreter from who computes, to give connections away
+SELDOM = 0.005  # the same while one serves alone: a look takes 0.15 ms of it
+IN_A_ROW = 4  # kept-alive connections that a thread goes on with before it looks for new ones
 
 # One-shot: an event wakes one thread, which arms the socket again once it has accepted. Without that all idle threads
 # wake for each connection. Not EPOLLEXCLUSIVE: it wakes one process, whose thread may take another event first.
@@ -57,30 +60,22 @@ class Threads:
     `waiting` are the connections of which nobody has anything in hand.
     """
 
-    def __init__(
-        self, settings: Settings, service: Service, listeners: list[Listener], exchange: Exchange, slot: int
-    ) -> None:
+    def __init__(self, settings: Settings, service: Service, listeners: list[Listener], share: Share) -> None:
         self._settings = settings
         self._service = service
         self._listeners = {each.socket.fileno(): each for each in listeners}
         self._origins = {fd: _origin(each, settings) for fd, each in self._listeners.items()}
         self._believing = Origin(trusted=True, multithread=settings.threads > 1, multiprocess=settings.workers > 1)
         self._only = {fd: _only(each, settings) for fd, each in self._listeners.items()}
-        self.exchange = exchange
-        self._given = exchange.fileno()
-        self._accepting = {*self._listeners, self._given}
-        self._slot = slot
-        self._waits = exchange.waits(slot)
+        self._share = share
+        self._accepting = set(self._listeners)
         self._busy = [False] * settings.threads
         self.waiting: dict[int, Connection] = {}
-        self._held: list[int] = []  # descriptors that are ready, but not armed, until a thread is free
         self._threads: list[threading.Thread] = []
         self._finished = False
+        self._left_pool = False
         self._is_narrow = False
         self._is_watched = False
-        self._has_called = False
-        self._gives = False
-        self._switch_after = sys.getswitchinterval()
         self._narrow_at = 0.0
         self._look_after = SLOW
         self.alone = Alone(service)
@@ -107,7 +102,7 @@ class Threads:
 
     def accept(self) -> None:
         """From now on they do."""
-        for fd in self._accepting:
+        for fd in (*self._accepting, self._share.pool.epoll.fileno()):
             self._epoll.register(fd, LISTEN)
 
     def ident(self, index: int) -> int:
@@ -119,71 +114,35 @@ class Threads:
         """Seconds until the next `look`."""
         return self._look_after if self._is_narrow else float("inf")
 
-    @property
-    def look_for(self) -> list[select.epoll]:
-        """What the next `look` had better not be later than."""
-        return [self._epoll] if self._gives else []
-
     def look(self, now: float) -> None:
         """See to what they cannot see to while they are busy."""
-        gives = False
-        if self._is_narrow:
-            self.alone.judge(now, self._threads)
-            if False in self._busy:
-                self._rest(now)
-            else:
-                gives = self._help(now)
-        if gives and not self._gives:
-            self._switch_after = sys.getswitchinterval()
-            sys.setswitchinterval(EAGER)
-        elif self._gives and not gives:
-            sys.setswitchinterval(self._switch_after)
-        self._gives = gives
-
-    def _rest(self, now: float) -> None:
-        """Not all are busy."""
-        if now >= self._narrow_at + NARROW_FOR:
+        if not self._is_narrow:
+            return
+        self.alone.judge(now, self._threads)
+        if False not in self._busy:
+            self._narrow_at = now
+        elif now >= self._narrow_at + NARROW_FOR:
             self._is_narrow = False
             self.alone.end()
-        self._is_watched = self._is_narrow and self.alone.serves
-        self._look_after = SELDOM if self._is_watched else NARROW
+        self._is_watched = self._is_narrow and (self.alone.serves or False not in self._busy)
+        self._look_after = self._until_look(now) if self.alone.serves else NARROW
 
-    def _help(self, now: float) -> bool:
-        """All are busy. Whether their requests are slow, and what becomes ready is given away from now on."""
-        called, self._has_called = self._has_called, False
-        self._narrow_at = now
-        self._is_watched = True
-        self._look_after = NARROW
-        alone, has_others = self.alone.serves, self._settings.workers > 1
-        if self._service.draining or not (alone or has_others):
-            return False
-        serving = slice(1 if alone else None)
-        *before, last = sorted(self._service.progress[serving])
-        slow_in = last + SLOW - now
-        if None in self._service.current[serving]:  # a thread is between two requests
-            slow_in = SLOW
-        if slow_in <= 0:
-            if alone:
-                self._look_after = SLEEPS_FOR
-            if has_others:
-                self._hand_over()
-            return has_others
-        is_last = before and before[-1] + SLOW <= now  # all others are slow
-        self._look_after = slow_in if called or is_last or self.exchange.waiting else SELDOM
-        return False
+    def _until_look(self, now: float) -> float:
+        """Seconds in which to look at the one that serves."""
+        return SLEEPS_FOR if 0.0 < self._service.progress[0] <= now - SLOW else SELDOM
 
     def expire(self, now: float) -> None:
         """Close what has waited for too long."""
         for fd, connection in list(self.waiting.items()):
             if now >= connection.deadline and self.waiting.pop(fd, None) is connection:
                 connection.expire()
+        self._share.sweep()
 
     def drain(self, now: float) -> None:
         """From now on connections end after an answer; `done` tells when all have."""
         self._service.draining = True
         self.alone.end()
-        for index in range(self._settings.threads):
-            self._waits[index] = 0  # for no work of others
+        self._share.drain(now)
         for each in list(self.waiting.values()):
             if each.faces_client:  # however long it has been idle: its next request may be on the way
                 each.since = now
@@ -191,8 +150,11 @@ class Threads:
     def leave(self, *, empty: bool) -> bool:
         """Leave the listening sockets, and what is queued there to others; whether it is done.
 
-        `empty`: accept it before. That takes longer where no descriptor is free.
+        `empty`: accept it before, and go on with what has been kept. That takes longer where no descriptor is free.
         """
+        if not empty and not self._left_pool:
+            self._left_pool = True
+            self._epoll.unregister(self._share.pool.epoll)
         for fd in list(self._accepting):
             if not empty or self._empty(fd):
                 self._leave(fd)
@@ -204,6 +166,8 @@ class Threads:
         An idle connection is left for `grace` seconds to its peer, to close it or to use it once more.
         """
         if any(busy and index not in stuck for index, busy in enumerate(self._busy)):
+            return False
+        if not self._left_pool and not self._share.quiet(now, grace):
             return False
         return all(each.idle and now - each.since >= grace for each in list(self.waiting.values()))
 
@@ -223,7 +187,7 @@ class Threads:
         """Accept all that is queued; whether it is, or no descriptor is free."""
         for _ in range(self._settings.backlog):  # no more can be queued; a successor may share an inherited socket
             try:
-                connection = self._next(fd)
+                connection = self._accepted(fd)
             except BlockingIOError:
                 break
             except OSError as error:
@@ -241,34 +205,12 @@ class Threads:
         if listener is not None:
             listener.socket.close()
 
-    def _hand_over(self) -> None:
-        """Give what is ready to whoever is free first, in any process."""
-        for fd, _ in self._epoll.poll(0):
-            connection = self.waiting.pop(fd, None)
-            if connection is not None and connection.idle and self.exchange.give(connection.sock, connection.listener):
-                self._epoll.unregister(fd)  # it lives on elsewhere, and would be here, too
-                connection.close()
-                continue
-            if connection is not None:
-                self.waiting[fd] = connection
-            self._held.append(fd)
-        if self._held and False in self._busy:
-            self._arm_held()
-
-    def _arm_held(self) -> None:
-        """A thread is free. An event of a number that has been used again only makes it look in vain."""
-        with contextlib.suppress(IndexError):  # another thread does the same
-            while True:
-                fd = self._held.pop()
-                with contextlib.suppress(OSError):  # closed meanwhile
-                    self._epoll.modify(fd, LISTEN if fd in self._accepting else READ)
-
     # The threads.
 
     def _serve(self, index: int) -> None:
         """The life of a thread."""
         epoll, accepting, waiting, service = self._epoll, self._accepting, self.waiting, self._service
-        alone, busy, waits, held = self.alone, self._busy, self._waits, self._held
+        alone, busy, shared = self.alone, self._busy, self._share.pool.epoll.fileno()
         unwritten = () if service.access is None else service.access.pending
         while not self._finished:
             if alone.serves and index:
@@ -276,17 +218,15 @@ class Threads:
                 alone.wait()
                 busy[index] = False
                 continue
-            waits[index] = not service.draining
             try:
-                if held:
-                    self._arm_held()
                 events = self._at_once() if unwritten else ()
                 for fd, _ in events or epoll.poll(-1, 1):
                     busy[index] = True
-                    waits[index] = 0
                     if False not in busy and not self._is_watched:
                         self._call()
-                    if fd in accepting:
+                    if fd == shared:
+                        self._go_on(index)
+                    elif fd in accepting:
                         self._accept(fd, index)
                     else:
                         connection = waiting.pop(fd, None)
@@ -307,52 +247,77 @@ class Threads:
         """All are busy: the main thread shall look, and more often."""
         self._narrow_at = time.monotonic()
         self._look_after = SLOW
-        self._is_narrow = self._is_watched = self._has_called = True
+        self._is_narrow = self._is_watched = True
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake, b".")
 
     def _accept(self, fd: int, index: int) -> None:
-        """Accept a connection and go on with it at once: what it asks is mostly there already.
-
-        Of those that others have given away several: they have waited for longer than what is ready here.
-        """
-        for _ in range(GIVEN if fd == self._given else 1):
-            connection = self._accepted(fd)
-            if connection is None:
-                break
+        """Accept a connection and go on with it at once: what it asks is mostly there already."""
+        connection = self._got(self._accepted, fd)
+        self._arm(fd)
+        if connection is not None:
             self._advance(connection, index)
 
-    def _accepted(self, fd: int) -> Connection | None:
+    def _go_on(self, index: int) -> None:
+        """Go on with connections that have been kept, by whatever process."""
+        connection = self._got(self._taken)
+        self._arm(self._share.pool.epoll.fileno())
+        left = IN_A_ROW
+        while connection is not None:
+            self._advance(connection, index)
+            left -= 1
+            connection = self._got(self._taken) if left else None
+
+    def _arm(self, fd: int) -> None:
+        with contextlib.suppress(OSError):  # left meanwhile
+            self._epoll.modify(fd, LISTEN)
+
+    def _got(self, get: Callable[..., Connection], *arguments: int) -> Connection | None:
+        """A connection, if there is one."""
         try:
-            return self._next(fd)
+            return get(*arguments)
         except BlockingIOError:
             pass
         except OSError as error:
             if error.errno in NO_DESCRIPTORS:
                 time.sleep(NO_DESCRIPTORS_PAUSE)  # it stays in the queue; a request that ends makes room
-        finally:
-            with contextlib.suppress(OSError):  # left meanwhile
-                self._epoll.modify(fd, LISTEN)
         return None
 
-    def _next(self, fd: int) -> Connection:
-        """The next connection of a listening socket, or of the exchange.
+    def _accepted(self, fd: int) -> Connection:
+        """The next connection of a listening socket.
 
         Raises:
             BlockingIOError: there is none, or none any more.
             OSError: see accept().
         """
         listener = self._listeners.get(fd)
-        if listener is not None:
-            sock, peer = listener.socket.accept()
-        elif fd in self._accepting:
-            sock, peer, fd = self.exchange.take()
-        else:  # left meanwhile
+        if listener is None:  # left meanwhile
             raise BlockingIOError
-        origin = self._origins[fd]
+        sock, peer = listener.socket.accept()
+        return self._connection(sock, peer, fd)
+
+    def _taken(self) -> Connection:
+        """The next connection of the pool.
+
+        Raises:
+            BlockingIOError: there is none.
+            OSError: see Share.take().
+        """
+        kept = self._share.take()
+        if kept.connection is None:
+            try:
+                peer = kept.getpeername()
+            except OSError:  # it has gone
+                kept.close()
+                raise
+            kept.connection = self._connection(kept, peer, kept.listener)
+        return kept.connection
+
+    def _connection(self, sock: socket.socket, peer: object, listener: int) -> Connection:
+        origin = self._origins[listener]
         if isinstance(peer, tuple) and peer[0] in self._settings.forwarded_from:
             origin = self._believing
-        return Connection(sock, peer, origin, self._service, self._only[fd], fd)
+        return Connection(sock, peer, origin, self._service, self._only[listener], listener)
 
     def _advance(self, connection: Connection, index: int) -> None:
         stays = False
@@ -366,11 +331,26 @@ class Threads:
 
     def _wait_for(self, connection: Connection) -> None:
         """Give the connection up until something arrives. It must not be touched after."""
-        fd = connection.sock.fileno()
-        registered, connection.registered = connection.registered, True
-        self.waiting[fd] = connection
-        arm = self._epoll.modify if registered else self._epoll.register
-        arm(fd, READ)
+        sock = connection.sock
+        if not connection.rests or not self._share_it(connection):
+            fd = sock.fileno()
+            registered, connection.registered = connection.registered, True
+            self.waiting[fd] = connection
+            arm = self._epoll.modify if registered else self._epoll.register
+            arm(fd, READ)
+
+    def _share_it(self, connection: Connection) -> bool:
+        """Have whoever is free first, in whatever process, go on with it; whether that can be."""
+        sock = connection.sock
+        if connection.fresh and not isinstance(sock, Kept):  # what it asks is about to arrive
+            return False
+        if connection.registered:  # its descriptor lives on elsewhere, and would be in this epoll, too
+            connection.registered = False
+            self._epoll.unregister(sock)
+        if isinstance(sock, Kept):
+            self._share.put_back(sock, connection.since)
+            return True
+        return self._share.put(sock, connection.listener, connection.since, faces=connection.faces_client)
 
 
 def _origin(listener: Listener, settings: Settings) -> Origin:

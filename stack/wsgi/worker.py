@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .access import Access
     from .address import Listener
     from .arguments import Settings
-    from .exchange import Exchange
+    from .pool import Share
     from .state import Tally
 
 LOAD_FAILED = 3  # exit code of a worker that cannot load the app or have its threads, and of the master then
@@ -62,16 +62,15 @@ class Shared:
     """What a worker has of its master's, from before the fork.
 
     `master` is its pid, `report` a pipe to it. `first_to_tell` is a pipe with one byte: of several workers that fail to
-    load the app, the one that gets it writes the traceback. `slot` is this worker's place at the `exchange`. `app` is
-    there if the master has loaded it.
+    load the app, the one that gets it writes the traceback. `share` is this worker's part in the pool of connections.
+    `app` is there if the master has loaded it.
     """
 
     master: int
     report: int
     first_to_tell: int
     tally: Tally
-    exchange: Exchange
-    slot: int
+    share: Share
     access: Access | None = None
     app: Callable[..., Any] | None = None
 
@@ -92,7 +91,7 @@ class Worker:
             access=shared.access,
             tally=shared.tally,
         )
-        self._threads = Threads(settings, self._service, listeners, shared.exchange, shared.slot)
+        self._threads = Threads(settings, self._service, listeners, shared.share)
         self._loading = True
         self._term = False
         self._leaves = False
@@ -182,8 +181,7 @@ class Worker:
 
     def _pause(self, seconds: float) -> None:
         """Wait, or until a signal comes or a thread calls."""
-        awaited: list[Any] = [self._woken, *self._threads.look_for]
-        if self._woken in select.select(awaited, [], [], seconds)[0]:
+        if select.select([self._woken], [], [], seconds)[0]:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._woken, 512)
 

@@ -1,0 +1,385 @@
+"""Kept-alive connections belong to the server, not to one of its processes.
+
+A connection that the web server keeps is accepted by one process. Were it to stay there, its next request would wait
+behind slow ones while another process has nothing to do: with a connection for each request that does not happen. So,
+as long as nothing is in hand of it, a connection is in an epoll that all processes share, as they share a listening
+socket. Whoever is free first takes it from there, serves a request, and puts it back.
+
+How all have it: an entry of an epoll is an open file description and the number it has (epoll(7)). Every process has
+each connection under the same number, so each can arm it again. Who puts a connection into the pool for the first time
+sends it to all others (SCM_RIGHTS, unix(7)), and they take it from their mailboxes when they first need it. The numbers
+are kept free for that from the start, by descriptors of /dev/null.
+
+Who has it: the kernel delivers an event once (EPOLLONESHOT), to one thread, which writes down its process as `holder`.
+What a process held when it ended is closed by the master, who has all connections too, for the workers it forks.
+
+A connection that finds no place, or not room in all mailboxes, stays with who accepted it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import mmap
+import os
+import resource
+import select
+import socket
+import struct
+import threading
+from typing import TYPE_CHECKING
+
+from .connection import IDLE_WITHIN
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+ROOM = 256  # connections: nginx keeps 64 for each of its processes
+FIRST = 256  # the lowest of their descriptors: high enough to be free, low enough for the kernel's table to be small
+SHARE = 4  # no more than one of so many descriptors that a process may have
+LOST_AFTER = 1.0  # seconds after which what a process may have taken just when it was killed is looked after
+READY = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT
+
+MESSAGE = struct.Struct("=HIi")  # place, generation, and the listening socket it came from; or who wants it again
+VACANT = struct.Struct("=H")
+MASTER = 0  # the master's number among the processes
+NOBODY = 0xFFFE  # holder of what waits for its next request
+WANTED = 0xFFFF  # holder of what was taken by a process that does not have it
+
+
+class Pool:
+    """What all processes share. Made by the master before the first fork, for a number of `workers`.
+
+    For each place: `since` when nothing is in hand of the connection (monotonic seconds), its `generations` (odd while
+    there is one), its `holders`, and whether it `faces` a client. `live` tells which processes there are.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self.numbers = _reserve(self.null)
+        self.places = {number: place for place, number in enumerate(self.numbers)}
+        room, processes = len(self.numbers), 1 + 2 * workers + 8  # those that end, and their successors, too
+        memory = memoryview(mmap.mmap(-1, 15 * room + processes))
+        self.since = memory[: 8 * room].cast("d")
+        self.generations = memory[8 * room : 12 * room].cast("I")
+        self.holders = memory[12 * room : 14 * room].cast("H")
+        self.faces = memory[14 * room : 15 * room]
+        self.live = memory[15 * room :]
+        self.live[MASTER] = 1
+        self.epoll = select.epoll()
+        self.mailboxes = [_mailbox() for _ in range(processes)]
+        self._vacant, self._vacate = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # read by all, each number by one
+        for place in range(room):
+            os.write(self._vacate, VACANT.pack(place))
+
+    def close(self) -> None:
+        """Close all that it has opened."""
+        self.epoll.close()
+        for each in (*self.numbers, self.null, self._vacant, self._vacate):
+            os.close(each)
+        for read, write in self.mailboxes:
+            read.close()
+            write.close()
+
+    def used(self) -> list[int]:
+        """The places with a connection."""
+        return [place for place, generation in enumerate(self.generations) if generation & 1]
+
+    def occupy(self) -> int | None:
+        """A place for a connection; None if there is none left."""
+        with contextlib.suppress(BlockingIOError):
+            place: int = VACANT.unpack(os.read(self._vacant, VACANT.size))[0]
+            return place
+        return None
+
+    def vacate(self, place: int) -> None:
+        """Whoever has this connection has it no more."""
+        self.generations[place] += 1
+        os.write(self._vacate, VACANT.pack(place))  # who occupies it next writes down who holds it
+
+
+class Kept(socket.socket):
+    """A connection of the pool, as one process has it. To close it is to end it for all."""
+
+    def __init__(self, share: Share, place: int, generation: int, listener: int) -> None:
+        super().__init__(fileno=share.pool.numbers[place])
+        self.share = share
+        self.place = place
+        self.generation = generation
+        self.listener = listener
+        self.connection: Connection | None = None
+
+    def close(self) -> None:
+        """End it."""
+        self.share.end(self)
+
+
+class Share:
+    """One process's part in the pool; `number` is what the others know it by, -1 if it has none, and takes no part."""
+
+    def __init__(self, pool: Pool, number: int) -> None:
+        self.pool = pool
+        self._lock = threading.Lock()
+        self._has = [0] * len(pool.numbers)  # generations
+        self._listeners = [-1] * len(pool.numbers)
+        self._kept: list[Kept | None] = [None] * len(pool.numbers)
+        self.enter(number)
+
+    def enter(self, number: int) -> None:
+        """From now on this is the process of that number, with all that it has inherited."""
+        self.number = number
+        self._mailbox = self.pool.mailboxes[number][0]
+
+    def put(self, sock: socket.socket, listener: int, since: float, *, faces: bool) -> bool:
+        """Put a connection into the pool of which nothing is in hand; False if it has to stay. It is closed here."""
+        pool = self.pool
+        place = pool.occupy() if self.number >= 0 else None
+        if place is None:
+            return False
+        pool.holders[place] = self.number
+        generation = pool.generations[place] = pool.generations[place] + 1
+        message, told = [MESSAGE.pack(place, generation, listener)], {self.number}
+        try:
+            with self._lock:
+                self._map(sock.fileno(), place, generation, listener)
+            # Once more for those that have been made live meanwhile: their master may have forked them before it was
+            # told, but then it made them live before.
+            while missing := [each for each, lives in enumerate(pool.live) if lives and each not in told]:
+                for each in missing:
+                    socket.send_fds(pool.mailboxes[each][1], message, [sock.fileno()])
+                    told.add(each)
+            pool.since[place], pool.faces[place] = since, faces
+            pool.holders[place] = NOBODY
+            pool.epoll.register(pool.numbers[place], READY)
+        except OSError:  # a mailbox is full, too many descriptors are on their way (ETOOMANYREFS), no memory
+            self._let_go(place)
+            pool.vacate(place)
+            return False
+        sock.close()
+        return True
+
+    def take(self) -> Kept:
+        """A connection that has something to read, or has ended; it is this thread's alone.
+
+        Raises:
+            BlockingIOError: there is none.
+            OSError: no descriptor is free (EMFILE); it goes to whoever is free next.
+        """
+        pool = self.pool
+        if self.number < 0:
+            raise BlockingIOError
+        events = pool.epoll.poll(0, 1)
+        if not events:
+            raise BlockingIOError
+        place = pool.places[events[0][0]]
+        pool.holders[place] = self.number
+        kept = self._kept[place]
+        if kept is not None and kept.generation == pool.generations[place]:
+            return kept
+        return self._get(place)
+
+    def _get(self, place: int) -> Kept:
+        """What this process has not had in hand before."""
+        generation = self.pool.generations[place]
+        with self._lock:
+            if self._has[place] != generation:
+                with contextlib.suppress(OSError):
+                    self._receive()
+            if self._has[place] == generation:
+                self._forget(place)
+                kept = self._kept[place] = Kept(self, place, generation, self._listeners[place])
+                return kept
+        self.pool.holders[place] = WANTED
+        with contextlib.suppress(OSError):
+            self.pool.mailboxes[MASTER][1].send(MESSAGE.pack(place, generation, self.number))
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    def put_back(self, kept: Kept, since: float) -> None:
+        """Nothing is in hand of it any more. It must not be touched after."""
+        pool, place = self.pool, kept.place
+        pool.since[place] = since
+        pool.holders[place] = NOBODY
+        pool.epoll.modify(pool.numbers[place], READY)
+
+    def end(self, kept: Kept) -> None:
+        """End a connection, for all; they have its descriptor still."""
+        if kept.fileno() < 0:
+            return
+        with contextlib.suppress(OSError):
+            kept.shutdown(socket.SHUT_RDWR)
+        self._end(kept.place)
+
+    def _end(self, place: int) -> None:
+        with contextlib.suppress(OSError):
+            self.pool.epoll.unregister(self.pool.numbers[place])
+        self._let_go(place)
+        self.pool.vacate(place)
+
+    def sweep(self) -> None:
+        """Let go of what others have ended, and empty the mailbox."""
+        with contextlib.suppress(OSError), self._lock:
+            self._receive()
+        for place, generation in enumerate(self._has):
+            if generation and generation != self.pool.generations[place]:
+                self._let_go(place, generation)
+
+    def quiet(self, now: float, grace: float) -> bool:
+        """Whether no connection has been without a request for less than `grace` seconds, but for those in hand."""
+        pool = self.pool
+        return not any(pool.holders[each] == NOBODY and now - pool.since[each] < grace for each in pool.used())
+
+    def drain(self, now: float) -> None:
+        """However long a client's connection has been idle: its next request may be on the way."""
+        for place in self.pool.used():
+            if self.pool.faces[place] and self.pool.holders[place] == NOBODY:
+                self.pool.since[place] = now
+
+    def _receive(self) -> None:
+        """Take what has been sent.
+
+        Raises:
+            OSError: no descriptor is free.
+        """
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.close(os.dup(self._mailbox.fileno()))  # fails first where none is free: a connection would be lost
+                data, descriptors, _, _ = socket.recv_fds(self._mailbox, MESSAGE.size, 1, socket.MSG_CMSG_CLOEXEC)
+                place, generation, listener = MESSAGE.unpack(data)
+                try:
+                    if generation != self.pool.generations[place]:  # it has ended
+                        pass
+                    elif descriptors:
+                        self._map(descriptors[0], place, generation, listener)
+                    else:
+                        self._send_again(place, listener)
+                finally:
+                    for each in descriptors:
+                        os.close(each)
+
+    def _send_again(self, place: int, number: int) -> None:
+        """For the master."""
+
+    def _map(self, fd: int, place: int, generation: int, listener: int) -> None:
+        """Give a connection its number."""
+        self._forget(place)
+        os.dup2(fd, self.pool.numbers[place], inheritable=False)
+        self._has[place], self._listeners[place] = generation, listener
+
+    def _forget(self, place: int) -> None:
+        """Whatever this process has had at the place."""
+        kept, self._kept[place] = self._kept[place], None
+        if kept is not None:
+            kept.connection = None
+            kept.detach()
+
+    def _let_go(self, place: int, generation: int = 0) -> None:
+        with self._lock:
+            if generation in {0, self._has[place]}:
+                self._forget(place)
+                os.dup2(self.pool.null, self.pool.numbers[place], inheritable=False)
+                self._has[place] = 0
+
+
+class Keeper(Share):
+    """The master's part: it has all connections, serves none, and ends those that nobody else does."""
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(Pool(workers), MASTER)
+        self._lost_at = float("inf")
+
+    @property
+    def told(self) -> socket.socket:
+        """What is readable when there is something to `look` at."""
+        return self._mailbox
+
+    def enroll(self) -> int:
+        """A number for a process that is about to be forked; it will have all that there is. -1 if there is none."""
+        number = bytes(self.pool.live).find(0)
+        if number >= 0:
+            self.pool.live[number] = 1  # first: who looks after this sends to it, and what was sent before is here
+            self.sweep()
+        return number
+
+    def gone(self, number: int, now: float) -> None:
+        """The process of this number has ended: end what it had in hand."""
+        if number < 0:
+            return
+        pool = self.pool
+        pool.live[number] = 0
+        self.sweep()
+        for place in pool.used():
+            if pool.holders[place] == number:
+                self._shut(place)
+        self._lost_at = now + LOST_AFTER
+
+    def look(self, now: float) -> None:
+        """Take what is sent, end what has been idle for too long, arm what nobody serves."""
+        pool = self.pool
+        self.sweep()
+        arms, self._lost_at = (True, float("inf")) if now >= self._lost_at else (False, self._lost_at)
+        for place in pool.used():
+            holder = pool.holders[place]
+            if holder == NOBODY and now >= pool.since[place] + IDLE_WITHIN:
+                self._shut(place)
+            elif (arms and holder == NOBODY) or holder == WANTED:
+                self._arm(place)
+
+    def due(self) -> float:
+        """When to `look`, at the latest."""
+        pool = self.pool
+        idle = [pool.since[place] for place in pool.used() if pool.holders[place] == NOBODY]
+        return min(self._lost_at, min(idle, default=float("inf")) + IDLE_WITHIN)
+
+    def end_all(self) -> None:
+        """End all connections: an app's own processes may have them still."""
+        for place in self.pool.used():
+            self._shut(place)
+
+    def _arm(self, place: int) -> None:
+        """Whoever is free next shall take it."""
+        pool = self.pool
+        if self._has[place] != pool.generations[place]:
+            return
+        pool.holders[place] = NOBODY
+        try:
+            pool.epoll.modify(pool.numbers[place], READY)
+        except FileNotFoundError:  # who put it there was killed before
+            pool.epoll.register(pool.numbers[place], READY)
+
+    def _send_again(self, place: int, number: int) -> None:
+        """A process has taken what it does not have."""
+        pool = self.pool
+        message = MESSAGE.pack(place, pool.generations[place], self._listeners[place])
+        if self._has[place] == pool.generations[place]:
+            with contextlib.suppress(OSError):
+                socket.send_fds(pool.mailboxes[number][1], [message], [pool.numbers[place]])
+
+    def _shut(self, place: int) -> None:
+        if self._has[place] == self.pool.generations[place]:
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self.pool.numbers[place])) as sock:
+                sock.shutdown(socket.SHUT_RDWR)
+            self._end(place)
+        else:  # all others let go of it; its entry may be there until then, so the place stays empty
+            self.pool.generations[place] += 1
+
+
+def _reserve(null: int) -> list[int]:
+    """Numbers that are free in every process, for they are taken; the limit rises by as many, if it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = soft + ROOM if hard == resource.RLIM_INFINITY else min(hard, soft + ROOM)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, limit), hard))
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        while len(found) < min(ROOM, limit // SHARE):
+            found.append(fcntl.fcntl(null, fcntl.F_DUPFD_CLOEXEC, FIRST))
+    return found
+
+
+def _mailbox() -> tuple[socket.socket, socket.socket]:
+    """Where a process reads, and where all others write."""
+    read, write = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    read.setblocking(False)
+    write.setblocking(False)
+    return read, write

@@ -1,0 +1,364 @@
+"""Kept-alive connections are the whole server's: whoever is free goes on with them, whoever else is busy or gone."""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import signal
+import socket
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from stack.wsgi.connection import IDLE_WITHIN
+from stack.wsgi.pool import LOST_AFTER, MESSAGE, NOBODY, ROOM, WANTED, Keeper, Share
+
+from . import wire
+from .conftest import WITHIN, everything, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .conftest import Server
+
+PID = b"GET /pid HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def ask_pid(sock: socket.socket) -> int:
+    sock.sendall(PID)
+    return pid_of(sock)
+
+
+def pid_of(sock: socket.socket) -> int:
+    answer = sock.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    return int(answer.rpartition(b"\r\n\r\n")[2])
+
+
+@pytest.fixture
+def two(launch: Callable[..., Server]) -> Server:
+    """A server with two workers of one thread each, both of which have answered."""
+    server = launch("wsgi_odd:app", "--workers", "2", "--threads", "1")
+    wait_until(lambda: len({int(server.get("/pid")[1]) for _ in range(20)}) == 2, "both serve")
+    return server
+
+
+def test_each_is_served_by_whoever_is_free(two: Server, folder: Path) -> None:
+    with ExitStack() as ends:
+        slow, *others = [ends.enter_context(two.connect()) for _ in range(12)]
+        for each in (slow, *others):
+            ask_pid(each)
+        slow.sendall(f"GET /wait?{folder}/a HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        wait_until((folder / "a.begun").exists, "one is at its request")
+        free = {ask_pid(each) for each in others for _ in range(3)}
+        assert len(free) == 1
+        (folder / "a").touch()
+        assert slow.recv(4096).endswith(b"waited")
+        assert ask_pid(slow) in two.workers()
+
+
+def test_where_nobody_is_free_whoever_is_so_first_serves(two: Server, folder: Path) -> None:
+    with two.connect() as first, two.connect() as second, two.connect() as waits:
+        for each in (first, second, waits):
+            ask_pid(each)
+        for each, name in ((first, "a"), (second, "b")):
+            each.sendall(f"GET /wait?{folder}/{name} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            wait_until((folder / f"{name}.begun").exists, "it is at its request")
+        waits.sendall(PID)
+        (folder / "b").touch()
+        assert second.recv(4096).endswith(b"waited")
+        assert pid_of(waits) in two.workers()
+        assert not select.select([first], [], [], 0)[0]
+        (folder / "a").touch()
+        assert first.recv(4096).endswith(b"waited")
+
+
+def test_what_a_killed_worker_has_in_hand_is_closed_and_all_else_goes_on(two: Server, folder: Path) -> None:
+    with ExitStack() as ends:
+        slow, *others = [ends.enter_context(two.connect()) for _ in range(12)]
+        for each in (slow, *others):
+            ask_pid(each)
+        slow.sendall(f"GET /wait?{folder}/a HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        wait_until((folder / "a.begun").exists, "one is at its request")
+        free = ask_pid(others[0])
+        (busy,) = set(two.workers()) - {free}
+        os.kill(busy, signal.SIGKILL)
+        assert everything(slow) == b""
+        for each in others:
+            assert ask_pid(each) != busy
+
+
+def test_what_is_kept_outlives_all_workers(two: Server) -> None:
+    with two.connect() as first, two.connect() as second:
+        for each in (first, second):
+            ask_pid(each)
+        before = two.workers()
+        two.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "all workers have the new code" in two.log, "replaced")
+        for each in (first, second):
+            assert ask_pid(each) not in before
+
+
+def test_a_stopped_worker_keeps_nothing_from_the_others(two: Server) -> None:
+    with ExitStack() as ends:
+        kept = [ends.enter_context(two.connect()) for _ in range(12)]
+        for each in kept:
+            ask_pid(each)
+        stopped = two.workers()[0]
+        os.kill(stopped, signal.SIGSTOP)
+        wait_until(lambda: psutil.Process(stopped).status() == psutil.STATUS_STOPPED, "it is stopped")
+        for each in kept:
+            assert ask_pid(each) != stopped
+
+
+def test_what_has_begun_to_arrive_is_not_lost(two: Server) -> None:
+    """It is in the memory of one process, whoever serves all others meanwhile."""
+    with two.connect() as half, two.connect() as other:
+        for cut in range(1, len(PID), 3):
+            half.sendall(PID[:cut])
+            assert ask_pid(other) in two.workers()
+            half.sendall(PID[cut:])
+            assert pid_of(half) in two.workers()
+
+
+def test_the_rest_of_a_body_that_nobody_has_read_is_not_taken_for_a_request(two: Server) -> None:
+    """It comes in the midst of a record of FastCGI, of which only the process that has received its header knows."""
+    body = b"x" * 60_000
+    asked = wire.fastcgi({"REQUEST_METHOD": "POST", "PATH_INFO": "/unread", "CONTENT_LENGTH": "60000"}, body, keep=True)
+    cut = asked.index(body) + 1000
+    with two.connect() as kept:
+        for _ in range(10):
+            kept.sendall(asked[:cut])
+            answer = b""
+            while not answer.endswith(wire.record("END_REQUEST", 1, bytes(8))):
+                answer += kept.recv(65536)
+            assert b"not read" in wire.stdout(wire.records(answer))
+            kept.sendall(asked[cut:])
+
+
+def test_more_than_there_is_room_for_are_served_too(two: Server) -> None:
+    with ExitStack() as ends:
+        kept = [ends.enter_context(two.connect()) for _ in range(ROOM + 20)]
+        for _ in range(2):
+            for each in kept:
+                assert ask_pid(each) in two.workers()
+
+
+def test_where_few_descriptors_are_allowed_each_keeps_its_own(launch: Callable[..., Server]) -> None:
+    few = 200, 200
+    server = launch(
+        "wsgi_odd:app", "--workers", "2", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, few)
+    )
+    with ExitStack() as ends:
+        kept = [ends.enter_context(server.connect()) for _ in range(12)]
+        served = [[ask_pid(each) for each in kept] for _ in range(3)]
+    assert served[0] == served[1] == served[2]
+
+
+# The pool, with several shares in it that would be processes of their own.
+
+
+@pytest.fixture
+def keeper() -> Iterator[Keeper]:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    made = Keeper(2)
+    yield made
+    made.end_all()
+    made.pool.close()
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.fixture
+def shares(keeper: Keeper) -> Iterator[tuple[Share, Share]]:
+    both = Share(keeper.pool, keeper.enroll()), Share(keeper.pool, keeper.enroll())
+    yield both
+    keeper.end_all()
+    for each in both:
+        each.sweep()
+
+
+@pytest.fixture
+def put() -> Iterator[Callable[[Share], socket.socket]]:
+    """Puts a connection into the pool that has something to read; its other end."""
+    with ExitStack() as ends:
+
+        def do(share: Share, since: float | None = None) -> socket.socket:
+            sock, other = socket.socketpair()
+            ends.callback(sock.close)
+            ends.enter_context(other).settimeout(WITHIN)
+            other.sendall(b"asked")
+            assert share.put(sock, 7, time.monotonic() if since is None else since, faces=False)
+            assert sock.fileno() == -1
+            return other
+
+        yield do
+
+
+def nothing_to_take(share: Share) -> bool:
+    with pytest.raises(BlockingIOError):
+        share.take()
+    return True
+
+
+def test_what_one_puts_in_another_takes_and_puts_back(
+    shares: tuple[Share, Share], put: Callable[..., socket.socket]
+) -> None:
+    first, second = shares
+    other = put(first)
+    kept = second.take()
+    assert (kept.recv(10), kept.listener) == (b"asked", 7)
+    assert nothing_to_take(first)
+    assert nothing_to_take(second)
+    second.put_back(kept, time.monotonic())
+    assert nothing_to_take(first)
+    other.sendall(b"again")
+    kept = first.take()
+    assert kept.recv(10) == b"again"
+    kept.close()
+    assert other.recv(10) == b""
+    kept.close()
+    assert not first.pool.used()
+
+
+def test_a_place_is_taken_again_and_again(
+    keeper: Keeper, shares: tuple[Share, Share], put: Callable[..., socket.socket]
+) -> None:
+    """Nobody takes what is at a place now for what was there before."""
+    first, second = shares
+    for turn in range(3 * ROOM):
+        putter, taker = (first, second) if turn % 2 else (second, first)
+        put(putter)
+        kept = taker.take()
+        assert kept.recv(10) == b"asked"
+        kept.close()
+        keeper.sweep()
+
+
+def test_what_a_process_may_have_taken_when_it_was_killed_is_taken_by_another(
+    keeper: Keeper, shares: tuple[Share, Share], put: Callable[..., socket.socket]
+) -> None:
+    first, second = shares
+    put(first)
+    assert keeper.pool.epoll.poll(0, 1), "taken by one that has not come to writing it down"
+    now = time.monotonic()
+    keeper.gone(first.number, now)
+    keeper.look(now)
+    assert nothing_to_take(second)
+    assert keeper.due() == now + LOST_AFTER
+    keeper.look(now + LOST_AFTER)
+    assert second.take().recv(10) == b"asked"
+    assert keeper.due() > now + LOST_AFTER
+
+
+def test_what_a_process_was_about_to_put_in_when_it_was_killed_is_taken_by_another(
+    keeper: Keeper, shares: tuple[Share, Share], put: Callable[..., socket.socket]
+) -> None:
+    first, second = shares
+    put(first)
+    keeper.sweep()
+    keeper.pool.epoll.unregister(keeper.pool.numbers[keeper.pool.used()[0]])
+    now = time.monotonic()
+    keeper.gone(first.number, now)
+    keeper.look(now + LOST_AFTER)
+    assert second.take().recv(10) == b"asked"
+
+
+def test_what_a_process_had_in_hand_ends_with_it(
+    keeper: Keeper, shares: tuple[Share, Share], put: Callable[..., socket.socket]
+) -> None:
+    first, second = shares
+    other, others = put(second), put(first)
+    assert [first.take().recv(10), first.take().recv(10)] == [b"asked", b"asked"]
+    keeper.gone(first.number, time.monotonic())
+    assert (other.recv(10), others.recv(10)) == (b"", b"")
+    assert not keeper.pool.used()
+    second.sweep()
+    assert keeper.enroll() == first.number
+
+
+def test_whoever_comes_later_has_all(
+    keeper: Keeper, shares: tuple[Share, Share], put: Callable[..., socket.socket]
+) -> None:
+    put(shares[0])
+    number = keeper.enroll()
+    put(shares[0])
+    keeper.enter(number)  # as the process that is forked then
+    assert [keeper.take().recv(10), keeper.take().recv(10)] == [b"asked", b"asked"]
+
+
+def test_what_got_lost_on_its_way_is_sent_again(
+    keeper: Keeper, shares: tuple[Share, Share], put: Callable[..., socket.socket]
+) -> None:
+    first, second = shares
+    put(first)
+    (place,) = keeper.pool.used()
+    keeper.pool.mailboxes[second.number][0].recv(100)  # without its descriptor
+    with pytest.raises(OSError, match="Too many open files"):
+        second.take()
+    assert keeper.pool.holders[place] == WANTED
+    assert select.select([keeper.told], [], [], 0)[0]
+    keeper.look(time.monotonic())
+    assert keeper.pool.holders[place] == NOBODY
+    assert second.take().recv(10) == b"asked"
+
+
+def test_what_cannot_be_told_to_all_stays(keeper: Keeper, shares: tuple[Share, Share]) -> None:
+    first, second = shares
+    with suppress(BlockingIOError):
+        while True:
+            keeper.pool.mailboxes[second.number][1].send(MESSAGE.pack(0, 0, 0))
+    sock, other = socket.socketpair()
+    with sock, other:
+        assert not first.put(sock, 7, time.monotonic(), faces=False)
+        other.sendall(b"asked")
+        assert sock.recv(10) == b"asked"
+    assert not keeper.pool.used()
+    keeper.sweep()
+    assert os.fstat(keeper.pool.numbers[0]).st_rdev == Path(os.devnull).stat().st_rdev
+
+
+def test_what_is_idle_for_too_long_ends(
+    keeper: Keeper, shares: tuple[Share, Share], put: Callable[..., socket.socket]
+) -> None:
+    now = time.monotonic()
+    old, new = put(shares[0], now), put(shares[0], now + 10.0)
+    assert keeper.due() == now + IDLE_WITHIN
+    keeper.look(now + IDLE_WITHIN)
+    assert old.recv(10) == b""
+    assert len(keeper.pool.used()) == 1
+    shares[0].take().close()
+    assert new.recv(10) == b""
+
+
+def test_who_drains_waits_for_those_that_may_be_used_once_more(
+    keeper: Keeper, shares: tuple[Share, Share], put: Callable[..., socket.socket]
+) -> None:
+    first, second = shares
+    now = time.monotonic()
+    put(first, now)
+    assert not second.quiet(now + 1.0, 2.0)
+    assert second.quiet(now + 2.0, 2.0)
+    keeper.pool.faces[keeper.pool.used()[0]] = 1
+    second.drain(now + 2.0)
+    assert not second.quiet(now + 3.0, 2.0)
+    kept = first.take()
+    assert second.quiet(now + 3.0, 2.0), "it is in hand, and whoever has it waits for itself"
+    first.put_back(kept, now + 3.0)
+    assert not second.quiet(now + 3.0, 2.0)
+
+
+def test_who_has_no_number_keeps_its_own(keeper: Keeper) -> None:
+    numbers = [keeper.enroll() for _ in range(20)]
+    assert numbers.count(-1) == 8, "there are some for those that end, and their successors"
+    alone = Share(keeper.pool, -1)
+    sock, other = socket.socketpair()
+    with sock, other:
+        assert not alone.put(sock, 7, time.monotonic(), faces=False)
+        assert nothing_to_take(alone)
+    keeper.gone(-1, time.monotonic())
+    assert keeper.enroll() == -1
