@@ -248,7 +248,7 @@ class Master:
             elif os.WIFCONTINUED(status):
                 kept.stopped_at = None
             else:
-                self._keeper.gone(kept.number, now)
+                self._keeper.gone(kept.number)
                 self._ended(pid, self._workers.pop(pid), os.waitstatus_to_exitcode(status), now)
 
     def _ended(self, pid: int, kept: Kept, code: int, now: float) -> None:
@@ -474,7 +474,7 @@ class Master:
             pid = os.fork()
         except OSError as error:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
-            self._keeper.gone(number, now)
+            self._keeper.gone(number)
             self._cannot_spawn(error, now)
             return
         if pid:

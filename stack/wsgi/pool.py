@@ -28,6 +28,7 @@ import select
 import socket
 import struct
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .connection import IDLE_WITHIN
@@ -173,6 +174,8 @@ class Share:
         if not events:
             raise BlockingIOError
         place = pool.places[events[0][0]]
+        if pool.holders[place] != NOBODY:  # it was armed twice: see Keeper.look
+            raise BlockingIOError
         pool.holders[place] = self.number
         kept = self._kept[place]
         if kept is not None and kept.generation == pool.generations[place]:
@@ -286,7 +289,9 @@ class Keeper(Share):
 
     def __init__(self, workers: int) -> None:
         super().__init__(Pool(workers), MASTER)
-        self._lost_at = float("inf")
+        self._ending: dict[int, float] = {}  # places of connections that were idle for too long, and since when
+        self._searches = False  # whether a process has ended that may have taken what it had not written down yet
+        self._suspects: dict[tuple[int, float], float] = {}  # what is nobody's, and not armed: places, and since when
 
     @property
     def told(self) -> socket.socket:
@@ -301,7 +306,7 @@ class Keeper(Share):
             self.sweep()
         return number
 
-    def gone(self, number: int, now: float) -> None:
+    def gone(self, number: int) -> None:
         """The process of this number has ended: end what it had in hand."""
         if number < 0:
             return
@@ -311,41 +316,73 @@ class Keeper(Share):
         for place in pool.used():
             if pool.holders[place] == number:
                 self._shut(place)
-        self._lost_at = now + LOST_AFTER
+        self._searches = True
 
     def look(self, now: float) -> None:
-        """Take what is sent, end what has been idle for too long, arm what nobody serves."""
+        """Take what is sent, end what has been idle for too long, arm what nobody serves.
+
+        Between the kernel's giving a connection to a thread and its writing that down there is a moment, as long as
+        Python takes to give it the interpreter. So what seems to be nobody's is so only after LOST_AFTER.
+        """
         pool = self.pool
         self.sweep()
-        arms, self._lost_at = (True, float("inf")) if now >= self._lost_at else (False, self._lost_at)
+        ending, self._ending = self._ending, {}
         for place in pool.used():
-            holder = pool.holders[place]
-            if holder == NOBODY and now >= pool.since[place] + IDLE_WITHIN:
-                self._shut(place)
-            elif (arms and holder == NOBODY) or holder == WANTED:
+            if pool.holders[place] == WANTED:
                 self._arm(place)
+            elif pool.holders[place] != NOBODY or now < pool.since[place] + IDLE_WITHIN:
+                pass
+            elif now >= ending.get(place, now) + LOST_AFTER:
+                self._shut(place)
+            else:
+                self._ending[place] = ending.get(place, now)
+                self._arm(place, select.EPOLLONESHOT)
+        if self._searches:
+            self._search(now)
 
     def due(self) -> float:
         """When to `look`, at the latest."""
         pool = self.pool
-        idle = [pool.since[place] for place in pool.used() if pool.holders[place] == NOBODY]
-        return min(self._lost_at, min(idle, default=float("inf")) + IDLE_WITHIN)
+        overdue = [since + LOST_AFTER for since in (*self._ending.values(), *self._suspects.values())]
+        idle = (pool.since[place] + IDLE_WITHIN for place in pool.used() if pool.holders[place] == NOBODY)
+        return min(overdue or idle, default=float("inf"))
+
+    def _search(self, now: float) -> None:
+        """Arm what was taken by a process that has ended before it wrote that down."""
+        pool, armed = self.pool, self._armed()
+        lost = [
+            (place, pool.since[place])
+            for place in pool.used()
+            if pool.holders[place] == NOBODY and place not in armed and place not in self._ending
+        ]
+        self._suspects = {each: self._suspects.get(each, now) for each in lost}
+        for each, since in list(self._suspects.items()):
+            if now >= since + LOST_AFTER:
+                self._arm(each[0])
+                del self._suspects[each]
+        self._searches = bool(self._suspects)
+
+    def _armed(self) -> set[int]:
+        """The places that the kernel looks at (proc_pid_fdinfo(5), of an epoll)."""
+        lines = Path(f"/proc/self/fdinfo/{self.pool.epoll.fileno()}").read_text("ascii").splitlines()
+        entries = (line.split() for line in lines if line.startswith("tfd:"))
+        return {self.pool.places[int(each[1])] for each in entries if int(each[3], 16) & select.EPOLLIN}
 
     def end_all(self) -> None:
         """End all connections: an app's own processes may have them still."""
         for place in self.pool.used():
             self._shut(place)
 
-    def _arm(self, place: int) -> None:
-        """Whoever is free next shall take it."""
+    def _arm(self, place: int, events: int = READY) -> None:
+        """Whoever is free next shall take it; or nobody."""
         pool = self.pool
         if self._has[place] != pool.generations[place]:
             return
         pool.holders[place] = NOBODY
         try:
-            pool.epoll.modify(pool.numbers[place], READY)
+            pool.epoll.modify(pool.numbers[place], events)
         except FileNotFoundError:  # who put it there was killed before
-            pool.epoll.register(pool.numbers[place], READY)
+            pool.epoll.register(pool.numbers[place], events)
 
     def _send_again(self, place: int, number: int) -> None:
         """A process has taken what it does not have."""

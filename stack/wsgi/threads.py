@@ -253,15 +253,19 @@ class Threads:
 
     def _accept(self, fd: int, index: int) -> None:
         """Accept a connection and go on with it at once: what it asks is mostly there already."""
-        connection = self._got(self._accepted, fd)
-        self._arm(fd)
+        try:
+            connection = self._got(self._accepted, fd)
+        finally:
+            self._arm(fd)
         if connection is not None:
             self._advance(connection, index)
 
     def _go_on(self, index: int) -> None:
         """Go on with connections that have been kept, by whatever process."""
-        connection = self._got(self._taken)
-        self._arm(self._share.pool.epoll.fileno())
+        try:
+            connection = self._got(self._taken)
+        finally:
+            self._arm(self._share.pool.epoll.fileno())
         left = IN_A_ROW
         while connection is not None:
             self._advance(connection, index)
@@ -306,11 +310,10 @@ class Threads:
         kept = self._share.take()
         if kept.connection is None:
             try:
-                peer = kept.getpeername()
-            except OSError:  # it has gone
+                kept.connection = self._connection(kept, kept.getpeername(), kept.listener)
+            except BaseException:  # its peer has gone, or there is no memory
                 kept.close()
                 raise
-            kept.connection = self._connection(kept, peer, kept.listener)
         return kept.connection
 
     def _connection(self, sock: socket.socket, peer: object, listener: int) -> Connection:

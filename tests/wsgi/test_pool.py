@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from stack.wsgi.connection import IDLE_WITHIN
-from stack.wsgi.pool import LOST_AFTER, MESSAGE, NOBODY, ROOM, WANTED, Keeper, Share
+from stack.wsgi.pool import LOST_AFTER, MESSAGE, NOBODY, READY, ROOM, WANTED, Keeper, Share
 
 from . import wire
 from .conftest import WITHIN, everything, wait_until
@@ -245,14 +245,25 @@ def test_what_a_process_may_have_taken_when_it_was_killed_is_taken_by_another(
     first, second = shares
     put(first)
     assert keeper.pool.epoll.poll(0, 1), "taken by one that has not come to writing it down"
+    keeper.gone(first.number)
     now = time.monotonic()
-    keeper.gone(first.number, now)
     keeper.look(now)
-    assert nothing_to_take(second)
+    assert nothing_to_take(second), "it may be about to be written down"
     assert keeper.due() == now + LOST_AFTER
+    keeper.gone(second.number)  # however often that happens
     keeper.look(now + LOST_AFTER)
     assert second.take().recv(10) == b"asked"
-    assert keeper.due() > now + LOST_AFTER
+    assert keeper.due() == float("inf")
+
+
+def test_what_is_armed_twice_is_taken_once(
+    keeper: Keeper, shares: tuple[Share, Share], put: Callable[..., socket.socket]
+) -> None:
+    first, second = shares
+    put(first)
+    second.take()
+    keeper.pool.epoll.modify(keeper.pool.numbers[keeper.pool.used()[0]], READY)
+    assert nothing_to_take(first)
 
 
 def test_what_a_process_was_about_to_put_in_when_it_was_killed_is_taken_by_another(
@@ -262,8 +273,9 @@ def test_what_a_process_was_about_to_put_in_when_it_was_killed_is_taken_by_anoth
     put(first)
     keeper.sweep()
     keeper.pool.epoll.unregister(keeper.pool.numbers[keeper.pool.used()[0]])
+    keeper.gone(first.number)
     now = time.monotonic()
-    keeper.gone(first.number, now)
+    keeper.look(now)
     keeper.look(now + LOST_AFTER)
     assert second.take().recv(10) == b"asked"
 
@@ -274,7 +286,7 @@ def test_what_a_process_had_in_hand_ends_with_it(
     first, second = shares
     other, others = put(second), put(first)
     assert [first.take().recv(10), first.take().recv(10)] == [b"asked", b"asked"]
-    keeper.gone(first.number, time.monotonic())
+    keeper.gone(first.number)
     assert (other.recv(10), others.recv(10)) == (b"", b"")
     assert not keeper.pool.used()
     second.sweep()
@@ -329,7 +341,11 @@ def test_what_is_idle_for_too_long_ends(
     old, new = put(shares[0], now), put(shares[0], now + 10.0)
     assert keeper.due() == now + IDLE_WITHIN
     keeper.look(now + IDLE_WITHIN)
+    assert not select.select([old], [], [], 0)[0], "somebody may have taken it just now"
+    assert keeper.due() == now + IDLE_WITHIN + LOST_AFTER
+    keeper.look(keeper.due())
     assert old.recv(10) == b""
+    assert keeper.due() == now + 10.0 + IDLE_WITHIN
     assert len(keeper.pool.used()) == 1
     shares[0].take().close()
     assert new.recv(10) == b""
@@ -360,5 +376,5 @@ def test_who_has_no_number_keeps_its_own(keeper: Keeper) -> None:
     with sock, other:
         assert not alone.put(sock, 7, time.monotonic(), faces=False)
         assert nothing_to_take(alone)
-    keeper.gone(-1, time.monotonic())
+    keeper.gone(-1)
     assert keeper.enroll() == -1
