@@ -69,7 +69,7 @@ class Pool:
         self.live = memory[15 * room :]
         self.live[MASTER] = 1
         self.epoll = select.epoll()
-        self.mailboxes = [_mailbox() for _ in range(processes)]
+        self.mailboxes = [_mailbox() for _ in range(processes + 1)]  # the last is for who has no number
         self._vacant, self._vacate = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # read by all, each number by one
         for place in range(room):
             os.write(self._vacate, VACANT.pack(place))
@@ -100,7 +100,7 @@ class Pool:
         os.write(self._vacate, VACANT.pack(place))  # who occupies it next writes down who holds it
 
 
-class Kept(socket.socket):
+class PooledSocket(socket.socket):
     """A connection of the pool, as one process has it. To close it is to end it for all."""
 
     def __init__(self, share: Share, place: int, generation: int, listener: int) -> None:
@@ -124,7 +124,7 @@ class Share:
         self._lock = threading.Lock()
         self._has = [0] * len(pool.numbers)  # generations
         self._listeners = [-1] * len(pool.numbers)
-        self._kept: list[Kept | None] = [None] * len(pool.numbers)
+        self._kept: list[PooledSocket | None] = [None] * len(pool.numbers)
         self.enter(number)
 
     def enter(self, number: int) -> None:
@@ -160,7 +160,7 @@ class Share:
         sock.close()
         return True
 
-    def take(self) -> Kept:
+    def take(self) -> PooledSocket:
         """A connection that has something to read, or has ended; it is this thread's alone.
 
         Raises:
@@ -182,7 +182,7 @@ class Share:
             return kept
         return self._get(place)
 
-    def _get(self, place: int) -> Kept:
+    def _get(self, place: int) -> PooledSocket:
         """What this process has not had in hand before."""
         generation = self.pool.generations[place]
         with self._lock:
@@ -191,21 +191,21 @@ class Share:
                     self._receive()
             if self._has[place] == generation:
                 self._forget(place)
-                kept = self._kept[place] = Kept(self, place, generation, self._listeners[place])
+                kept = self._kept[place] = PooledSocket(self, place, generation, self._listeners[place])
                 return kept
         self.pool.holders[place] = WANTED
         with contextlib.suppress(OSError):
             self.pool.mailboxes[MASTER][1].send(MESSAGE.pack(place, generation, self.number))
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    def put_back(self, kept: Kept, since: float) -> None:
+    def put_back(self, kept: PooledSocket, since: float) -> None:
         """Nothing is in hand of it any more. It must not be touched after."""
         pool, place = self.pool, kept.place
         pool.since[place] = since
         pool.holders[place] = NOBODY
         pool.epoll.modify(pool.numbers[place], READY)
 
-    def end(self, kept: Kept) -> None:
+    def end(self, kept: PooledSocket) -> None:
         """End a connection, for all; they have its descriptor still."""
         if kept.fileno() < 0:
             return
@@ -347,6 +347,11 @@ class Keeper(Share):
         idle = (pool.since[place] + IDLE_WITHIN for place in pool.used() if pool.holders[place] == NOBODY)
         return min(overdue or idle, default=float("inf"))
 
+    def end_all(self) -> None:
+        """End all connections: an app's own processes may have them still."""
+        for place in self.pool.used():
+            self._shut(place)
+
     def _search(self, now: float) -> None:
         """Arm what was taken by a process that has ended before it wrote that down."""
         pool, armed = self.pool, self._armed()
@@ -364,14 +369,12 @@ class Keeper(Share):
 
     def _armed(self) -> set[int]:
         """The places that the kernel looks at (proc_pid_fdinfo(5), of an epoll)."""
-        lines = Path(f"/proc/self/fdinfo/{self.pool.epoll.fileno()}").read_text("ascii").splitlines()
+        try:
+            lines = Path(f"/proc/self/fdinfo/{self.pool.epoll.fileno()}").read_text("ascii").splitlines()
+        except OSError:  # nothing can be found out
+            return set(self.pool.places.values())
         entries = (line.split() for line in lines if line.startswith("tfd:"))
         return {self.pool.places[int(each[1])] for each in entries if int(each[3], 16) & select.EPOLLIN}
-
-    def end_all(self) -> None:
-        """End all connections: an app's own processes may have them still."""
-        for place in self.pool.used():
-            self._shut(place)
 
     def _arm(self, place: int, events: int = READY) -> None:
         """Whoever is free next shall take it; or nobody."""
@@ -404,9 +407,8 @@ class Keeper(Share):
 def _reserve(null: int) -> list[int]:
     """Numbers that are free in every process, for they are taken; the limit rises by as many, if it may."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = soft + ROOM if hard == resource.RLIM_INFINITY else min(hard, soft + ROOM)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, limit), hard))
+    limit = min(hard, soft + ROOM)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     found: list[int] = []
     with contextlib.suppress(OSError):
         while len(found) < min(ROOM, limit // SHARE):

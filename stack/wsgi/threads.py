@@ -29,7 +29,7 @@ from . import log
 from .alone import SLEEPS_FOR, SLOW, Alone
 from .connection import Connection, Service
 from .environ import Origin
-from .pool import Kept
+from .pool import PooledSocket
 from .protocol import Protocol
 
 if TYPE_CHECKING:
@@ -345,12 +345,12 @@ class Threads:
     def _share_it(self, connection: Connection) -> bool:
         """Have whoever is free first, in whatever process, go on with it; whether that can be."""
         sock = connection.sock
-        if connection.fresh and not isinstance(sock, Kept):  # what it asks is about to arrive
+        if connection.fresh and not isinstance(sock, PooledSocket):  # what it asks is about to arrive
             return False
         if connection.registered:  # its descriptor lives on elsewhere, and would be in this epoll, too
             connection.registered = False
             self._epoll.unregister(sock)
-        if isinstance(sock, Kept):
+        if isinstance(sock, PooledSocket):
             self._share.put_back(sock, connection.since)
             return True
         return self._share.put(sock, connection.listener, connection.since, faces=connection.faces_client)
