@@ -252,10 +252,10 @@ class Share:
                 try:
                     if generation != self.pool.generations[place]:  # it has ended
                         pass
-                    elif descriptors:
-                        self._map(descriptors[0], place, generation, listener)
-                    else:
+                    elif not descriptors:
                         self._send_again(place, listener)
+                    elif generation != self._has[place]:  # else inherited, and perhaps in hand already
+                        self._map(descriptors[0], place, generation, listener)
                 finally:
                     for each in descriptors:
                         os.close(each)

@@ -303,6 +303,22 @@ def test_whoever_comes_later_has_all(
     assert [keeper.take().recv(10), keeper.take().recv(10)] == [b"asked", b"asked"]
 
 
+def test_what_comes_once_more_takes_nothing_from_who_has_it(
+    keeper: Keeper, shares: tuple[Share, Share], put: Callable[..., socket.socket]
+) -> None:
+    """A process that is forked just when a connection is put into the pool has inherited what it is sent, too."""
+    first, second = shares
+    other = put(first)
+    kept = second.take()
+    message = MESSAGE.pack(kept.place, kept.generation, 7)
+    socket.send_fds(keeper.pool.mailboxes[second.number][1], [message], [kept.fileno()])
+    second.sweep()
+    kept.sendall(b"answer")
+    assert other.recv(10) == b"answer"
+    second.put_back(kept, time.monotonic())
+    assert first.take().recv(10) == b"asked"
+
+
 def test_what_got_lost_on_its_way_is_sent_again(
     keeper: Keeper, shares: tuple[Share, Share], put: Callable[..., socket.socket]
 ) -> None:
