@@ -38,6 +38,7 @@ from .notify import Manager
 from .pool import Keeper
 from .process import die_with
 from .state import REQUESTS, Tally, proportional, resident
+from .warm import warm
 from .worker import FEWER, LEAVE, LEFT, LOAD_FAILED, READY, REOPEN, REPORT, SHOW, TICK, TIMED_OUT, Shared, Worker
 
 if TYPE_CHECKING:
@@ -110,7 +111,9 @@ class Master:
     def run(self) -> int:
         """Keep the workers until told to stop; the exit code."""
         self._open()
-        if self._settings.preload and not self._preload():
+        if not self._settings.preload:
+            warm()
+        elif not self._preload():
             return self._close(LOAD_FAILED)
         where = ", ".join(_where(each) for each in self._listeners)
         log.line(f"listening on {where}: {self._settings.workers} workers of {self._settings.threads} threads")

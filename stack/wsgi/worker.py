@@ -26,7 +26,7 @@ from .access import identity
 from .application import load
 from .connection import Service
 from .environ import request_line
-from .process import die_with
+from .process import die_with, few_arenas
 from .state import RECENT, REQUESTS
 from .static import Static
 from .threads import Threads
@@ -113,6 +113,7 @@ class Worker:
         self._loading = False
         # Once more: an app that has changed its user meanwhile has ended the first promise.
         die_with(self._shared.master)
+        few_arenas()
         try:
             self._threads.start(self._wake)
         except RuntimeError as error:
