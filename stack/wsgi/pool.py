@@ -57,7 +57,7 @@ class Pool:
     """
 
     def __init__(self, workers: int) -> None:
-        self.null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self.null = _high(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
         self.numbers = _reserve(self.null)
         self.places = {number: place for place, number in enumerate(self.numbers)}
         room, processes = len(self.numbers), 1 + 2 * workers + 8  # those that end, and their successors, too
@@ -68,9 +68,10 @@ class Pool:
         self.faces = memory[14 * room : 15 * room]
         self.live = memory[15 * room :]
         self.live[MASTER] = 1
-        self.epoll = select.epoll()
+        with select.epoll() as epoll:
+            self.epoll = select.epoll.fromfd(_high(os.dup(epoll.fileno())))
         self.mailboxes = [_mailbox() for _ in range(processes + 1)]  # the last is for who has no number
-        self._vacant, self._vacate = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # read by all, each number by one
+        self._vacant, self._vacate = map(_high, os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC))  # each is read by one
         for place in range(room):
             os.write(self._vacate, VACANT.pack(place))
 
@@ -421,4 +422,14 @@ def _mailbox() -> tuple[socket.socket, socket.socket]:
     read, write = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     read.setblocking(False)
     write.setblocking(False)
-    return read, write
+    return socket.socket(fileno=_high(read.detach())), socket.socket(fileno=_high(write.detach()))
+
+
+def _high(fd: int) -> int:
+    """The same under a higher number, if that is allowed: the low ones are for what a process opens later."""
+    try:
+        high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST)
+    except OSError:
+        return fd
+    os.close(fd)
+    return high
