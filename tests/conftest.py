@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import signal
+from pathlib import Path
 from random import SystemRandom
+from typing import Literal
 
 import hypothesis
 import pytest
@@ -25,6 +27,13 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)
 for name in SEEDS:
     os.environ.setdefault(name, str(SystemRandom().getrandbits(32)))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Literal[True] | None:
+    """What has no end-to-end test is not imported by a run of these alone: each process of the run would do it."""
+    if config.option.markexpr != "e2e" or not collection_path.match("test_*.py"):
+        return None
+    return None if "mark.e2e" in collection_path.read_text("utf-8") else True
 
 
 def pytest_report_header() -> list[str]:
