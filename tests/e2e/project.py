@@ -56,11 +56,12 @@ T = TypeVar("T")
 
 def until(fact: Callable[[], T], what: str | Callable[[], str], within: float = WITHIN) -> T:
     """Poll until the fact is true. `what` is said if it is not, or called then to say it."""
-    deadline = time.monotonic() + within
+    deadline, pause = time.monotonic() + within, 0.01
     while not (found := fact()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {within:g} s: {what() if callable(what) else what}")
-        time.sleep(0.01)
+        time.sleep(pause)
+        pause = min(0.05, pause * 1.2)  # what takes long is looked at less: a look costs as much as what is waited for
     return found
 
 
