@@ -30,7 +30,7 @@ from stack.supervisor import control, place
 from stack.supervisor.runner import children
 
 from .client import Answer, ask
-from .warm import warm
+from .warm import Begun, warm
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "deploy" / "example"
@@ -109,7 +109,7 @@ class Done:
 class Foreground:
     """A command that goes on, with its output in files."""
 
-    def __init__(self, process: subprocess.Popen[bytes], out: Path, err: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | Begun, out: Path, err: Path) -> None:
         self.process = process
         self._out, self._err = out, err
 
@@ -210,6 +210,11 @@ class Project:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         return {**kept, "E2E_MARK": self.mark, **self.extra}
 
+    @property
+    def _may_be_warm(self) -> bool:
+        ours = self.command[1:] in {("-m", "stack"), ("-P", "-m", "stack")}
+        return ours and not self.extra and not self.afresh
+
     def run(
         self, *arguments: str, code: int | None = 0, cwd: Path | None = None, env: dict[str, str] | None = None
     ) -> Done:
@@ -219,7 +224,7 @@ class Project:
         """
         argv, where = [*self.command, *arguments], cwd or self.directory
         environment = {**self.environment, **(env or {})}
-        if self.command[1:] in {("-m", "stack"), ("-P", "-m", "stack")} and not self.extra and not self.afresh:
+        if self._may_be_warm:
             ended, out, err = warm().run(argv[1:], where, environment, PATIENCE, self.machine)
         else:
             done = subprocess.run(
@@ -240,20 +245,32 @@ class Project:
         """`up -d` on the project's port."""
         return self.run("up", "-d", "--listen", self.address, *arguments, code=code, **options)
 
-    def start(self, *arguments: str, before: tuple[str, ...] = (), pass_fds: tuple[int, ...] = ()) -> Foreground:
-        """A command that goes on."""
+    def start(
+        self,
+        *arguments: str,
+        before: tuple[str, ...] = (),
+        pass_fds: tuple[int, ...] = (),
+        env: dict[str, str] | None = None,
+    ) -> Foreground:
+        """A command that goes on; warm, as in `run`, unless something comes before it."""
         number = len(self._started)
         out, err = self.place / f"{number}.out", self.place / f"{number}.err"
+        environment = {**self.environment, **(env or {})}
+        process: subprocess.Popen[bytes] | Begun
         with out.open("wb") as output, err.open("wb") as errors:
-            process = subprocess.Popen(
-                [*before, *self.command, *arguments],
-                cwd=self.directory,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=errors,
-                pass_fds=pass_fds,
-            )
+            if self._may_be_warm and not before and not pass_fds:
+                outputs = (output.fileno(), errors.fileno())
+                process = warm().start([*self.command[1:], *arguments], self.directory, environment, outputs)
+            else:
+                process = subprocess.Popen(
+                    [*before, *self.command, *arguments],
+                    cwd=self.directory,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=errors,
+                    pass_fds=pass_fds,
+                )
         started = Foreground(process, out, err)
         self._started.append(started)
         return started

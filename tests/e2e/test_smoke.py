@@ -52,7 +52,7 @@ def smoke(project: Project, *arguments: str, code: int = 0, **environment: str) 
 
 
 def started(project: Project, *arguments: str) -> Foreground:
-    return project.start("smoke", *arguments, before=("env", f"TMPDIR={aside(project)}", "GITHUB_ACTIONS="))
+    return project.start("smoke", *arguments, env={**OUTSIDE_GITHUB, "TMPDIR": str(aside(project))})
 
 
 def checks(done: Done) -> dict[str, Any]:

@@ -2,8 +2,7 @@
 
 What a command costs is mostly the import of its modules, half a second of a processor for a tenth of work, and the
 tests give hundreds of them. It is the same code, with arguments, environment, directory and descriptors of its own, and
-a process of its own that ends for itself. What differs is how it begins; so whatever is about that starts one afresh,
-and so does every command that goes on beside its test.
+a process of its own that ends for itself. What differs is how it begins; so whatever is about that starts one afresh.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import json
 import os
 import pkgutil
 import runpy
+import select
 import selectors
 import signal
 import socket
@@ -46,19 +46,62 @@ class Warm:
 
         `machine` is a process whose network and mounts it gets, if it is not to have ours.
         """
-        reply, theirs = socket.socketpair()
         out, out_end = os.pipe()
         err, err_end = os.pipe()
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        with reply:
-            with theirs:
-                asked = json.dumps([list(words), str(directory), dict(environment), machine]).encode()
-                socket.send_fds(self._requests, [asked], [theirs.fileno(), nothing, out_end, err_end])
-            for each in (nothing, out_end, err_end):
-                os.close(each)
-            said = _read(out, err, words, patience)
-            reply.settimeout(patience)
-            return int(reply.recv(16)), *said
+        begun = self.start(words, directory, environment, (out_end, err_end), machine)
+        for each in (out_end, err_end):
+            os.close(each)
+        said = _read(out, err, words, patience)
+        return begun.wait(patience), *said
+
+    def start(
+        self,
+        words: Sequence[str],
+        directory: Path,
+        environment: Mapping[str, str],
+        outputs: tuple[int, int],
+        machine: int = 0,
+    ) -> Begun:
+        """The same beside us, which writes to these two descriptors."""
+        reply, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        asked = json.dumps([list(words), str(directory), dict(environment), machine]).encode()
+        with theirs, Path(os.devnull).open("rb") as nothing:
+            socket.send_fds(self._requests, [asked], [theirs.fileno(), nothing.fileno(), *outputs])
+        return Begun(reply)
+
+
+class Begun:
+    """A command in its fork, with what a test needs of a `subprocess.Popen`."""
+
+    def __init__(self, reply: socket.socket) -> None:
+        self._reply = reply
+        self.pid = int(reply.recv(16))
+        self.returncode: int | None = None
+
+    def wait(self, within: float | None = None) -> int:
+        """The exit code, once it has ended."""
+        if self.returncode is None:
+            self._reply.settimeout(within)
+            with self._reply:
+                self.returncode = int(self._reply.recv(16))
+        return self.returncode
+
+    def poll(self) -> int | None:
+        """The exit code, if it has ended."""
+        if self.returncode is None and select.select([self._reply], [], [], 0)[0]:
+            return self.wait()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """A signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
 
 
 def _read(out: int, err: int, words: Sequence[str], patience: float) -> tuple[bytes, bytes]:
@@ -124,6 +167,7 @@ def serve(requests: socket.socket) -> None:
                 held.close()
             run(words, directory, environment, fds[1:], machine)
         running[pid] = reply
+        reply.send(str(pid).encode())
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
         for fd in fds[1:]:
             os.close(fd)
