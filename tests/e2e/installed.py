@@ -31,10 +31,13 @@ def pip(*arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def venv(where: Path, *requirements: str, base: str = sys.executable) -> Path:
-    """A venv with these; the path of its Python."""
+def venv(where: Path, *requirements: str, base: str = sys.executable, compiled: bool = False) -> Path:
+    """A venv with these; the path of its Python.
+
+    Unless they are compiled, which takes as long as all else, Python does so with what it imports of them, if it may.
+    """
     subprocess.run([base, "-m", "venv", "--without-pip", str(where)], check=True, timeout=60)
-    pip("--python", str(where / "bin" / "python"), "install", *requirements)
+    pip("--python", str(where / "bin" / "python"), "install", *([] if compiled else ["--no-compile"]), *requirements)
     return where / "bin" / "python"
 
 
@@ -72,4 +75,4 @@ def stackctl(venvs: Path) -> Path:
     shutil.rmtree(tree)
     (wheel,) = venvs.glob("stackctl-*.whl")
     base = python_for_everybody() or sys.executable
-    return venv(venvs / "stackctl", f"{wheel}[nginx]", base=base).with_name("stackctl")
+    return venv(venvs / "stackctl", f"{wheel}[nginx]", base=base, compiled=True).with_name("stackctl")  # for any user
