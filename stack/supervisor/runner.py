@@ -17,8 +17,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dotenv import dotenv_values
-
 from stack.desired import Service
 from stack.supervisor import notify, sockets
 
@@ -267,6 +265,8 @@ def _environment(service: Service) -> dict[str, str]:
     }
     environment = inherited | service.env
     if service.env_file:
+        from dotenv import dotenv_values  # noqa: PLC0415 - most projects have no such file
+
         with open(service.env_file, encoding="utf-8") as stream:  # noqa: PTH123 - its error names the file
             found = dotenv_values(stream=stream)
         environment |= {name: value for name, value in found.items() if value is not None}
