@@ -103,8 +103,7 @@ def listening(*, abstract: bool = False) -> Iterator[Manager]:
             yield Manager(line, f"@{path}" if abstract else path)
 
 
-def environment(manager: Manager, watchdog: float = 0.0) -> tuple[str, ...]:
-    """What to put before a command that shall tell this manager, which waits `watchdog` seconds for a sign of life."""
-    words = [f"NOTIFY_SOCKET={manager.address}"]
-    words += [f"WATCHDOG_USEC={watchdog * 1e6:.0f}"] if watchdog else []
-    return ("env", "-u", "WATCHDOG_PID", *words)
+def environment(manager: Manager, watchdog: float = 0.0) -> dict[str, str]:
+    """What a command finds that shall tell this manager, which waits `watchdog` seconds for a sign of life."""
+    words = {"NOTIFY_SOCKET": manager.address}
+    return words | ({"WATCHDOG_USEC": f"{watchdog * 1e6:.0f}"} if watchdog else {})

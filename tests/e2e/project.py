@@ -206,7 +206,7 @@ class Project:
 
     @property
     def environment(self) -> dict[str, str]:
-        ours = ("STACKCTL_", "FLASK", "VIRTUAL_ENV", "PYTHON")
+        ours = ("STACKCTL_", "FLASK", "VIRTUAL_ENV", "PYTHON", "NOTIFY_", "WATCHDOG_", "LISTEN_")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         return {**kept, "E2E_MARK": self.mark, **self.extra}
 

@@ -24,7 +24,7 @@ WATCHDOG = 0.4  # seconds that the manager waits for a sign of life
 def test_manager_is_told_of_start_reloads_and_end_as_they_happen(steered: Project) -> None:
     with listening() as manager:
         started = time.monotonic_ns() // 1000
-        stack = steered.start("up", "--listen", steered.address, before=environment(manager))
+        stack = steered.start("up", "--listen", steered.address, env=environment(manager))
         ready = manager.until("READY")
         assert steered.get("/").text == "1", "ready means answered"
         assert ready.words["MAINPID"] == str(stack.process.pid)
@@ -55,7 +55,7 @@ def test_manager_is_told_of_start_reloads_and_end_as_they_happen(steered: Projec
 
 def test_manager_is_told_of_a_crash_and_its_repair(steered: Project) -> None:
     with listening(abstract=True) as manager:
-        steered.start("up", "--listen", steered.address, before=environment(manager))
+        steered.start("up", "--listen", steered.address, env=environment(manager))
         manager.until("READY")
         os.kill(steered.pid("app"), signal.SIGKILL)
         assert manager.until("", "app is down (SIGKILL").status.startswith(f"fails at {steered.url}")
@@ -70,8 +70,8 @@ def test_words_of_the_manager_reach_no_service(steered: Project) -> None:
     )
     steered.write("app.py", look + (steered.directory / "app.py").read_text())
     with listening() as manager, socket.create_server(("127.0.0.1", steered.port)) as held:
-        before = (*environment(manager, WATCHDOG), *handed(held))
-        steered.start("up", "--listen", steered.address, before=before, pass_fds=(held.fileno(),))
+        env, before = environment(manager, WATCHDOG), handed(held)
+        steered.start("up", "--listen", steered.address, env=env, before=before, pass_fds=(held.fileno(),))
         manager.until("READY")
         assert [steered.get(f"/environ/{each}").text for each in names] == ["(not set)"] * len(names)
         whoever = [set(json.loads(line)) for line in seen.read_text().splitlines()]
@@ -82,7 +82,7 @@ def test_words_of_the_manager_reach_no_service(steered: Project) -> None:
 def test_manager_is_told_why_a_start_failed(steered: Project) -> None:
     with listening() as manager:
         steered.write("app.py", IN_THE_SERVER.format("os._exit(3)"))
-        stack = steered.start("up", "--listen", steered.address, before=environment(manager))
+        stack = steered.start("up", "--listen", steered.address, env=environment(manager))
         assert "app did not start" in manager.until("STOPPING").status
         assert stack.wait() == 1
         assert manager.kinds == ["STOPPING"]
@@ -90,7 +90,7 @@ def test_manager_is_told_why_a_start_failed(steered: Project) -> None:
 
 def test_manager_is_told_the_error_of_a_start_that_never_began(steered: Project) -> None:
     with listening() as manager, socket.create_server(("127.0.0.1", steered.port)):
-        stack = steered.start("up", "--listen", steered.address, before=environment(manager))
+        stack = steered.start("up", "--listen", steered.address, env=environment(manager))
         told = manager.next()
         assert told.status.startswith(f"cannot listen on {steered.address}")
         assert os.strerror(int(told.words["ERRNO"])) == "Address already in use"
@@ -100,7 +100,7 @@ def test_manager_is_told_the_error_of_a_start_that_never_began(steered: Project)
 
 def test_signs_of_life_end_with_the_supervisors_loop(steered: Project) -> None:
     with listening() as manager:
-        stack = steered.start("up", "--listen", steered.address, before=environment(manager, WATCHDOG))
+        stack = steered.start("up", "--listen", steered.address, env=environment(manager, WATCHDOG))
         manager.until("READY")
         for _ in range(3):
             manager.until("WATCHDOG")
@@ -115,7 +115,7 @@ def test_signs_of_life_end_with_the_supervisors_loop(steered: Project) -> None:
 
 def test_detached_stack_tells_nobody(steered: Project) -> None:
     with listening() as manager:
-        done = steered.start("up", "-d", "--listen", steered.address, before=environment(manager))
+        done = steered.start("up", "-d", "--listen", steered.address, env=environment(manager))
         assert done.wait() == 0
         steered.run("down")
         manager.hears_nothing_within(0)
@@ -127,10 +127,10 @@ def test_detached_stack_tells_nobody(steered: Project) -> None:
 
 def test_requests_made_while_stackctl_is_down_are_answered_by_the_next(steered: Project) -> None:
     with socket.create_server(("127.0.0.1", steered.port)) as held, listening() as manager:
-        before = (*environment(manager), *handed(held))
+        env, before = environment(manager), handed(held)
 
         def start() -> int:
-            stack = steered.start("up", "--listen", steered.address, before=before, pass_fds=(held.fileno(),))
+            stack = steered.start("up", "--listen", steered.address, env=env, before=before, pass_fds=(held.fileno(),))
             manager.until("READY")
             return stack.process.pid
 
@@ -183,8 +183,8 @@ def test_socket_for_which_there_is_no_site_is_named(steered: Project) -> None:
 
 def test_sockets_meant_for_another_process_are_left_alone(steered: Project) -> None:
     with socket.create_server(("127.0.0.1", 0)):
-        before = ("env", "LISTEN_FDS=1", "LISTEN_PID=1")
-        done = steered.start("up", "-d", "--listen", steered.address, before=before)
+        env = {"LISTEN_FDS": "1", "LISTEN_PID": "1"}
+        done = steered.start("up", "-d", "--listen", steered.address, env=env)
         assert done.wait() == 0, done.err
 
 
@@ -196,7 +196,7 @@ def test_unit_starts_what_it_was_printed_for(steered: Project) -> None:
     start = next(line.partition("=")[2] for line in printed.splitlines() if line.startswith("ExecStart="))
     with listening() as manager:
         usual, steered.command = steered.command, tuple(shlex.split(start))
-        stack = steered.start(before=environment(manager))
+        stack = steered.start(env=environment(manager))
         steered.command = usual
         manager.until("READY")
         assert steered.get("/").text == "1"
