@@ -17,23 +17,24 @@ pytestmark = pytest.mark.e2e
 together = pytest.mark.xdist_group("commands beside one stack")
 
 
-def test_up_detached_prints_the_url_alone_on_stdout(example: Project) -> None:
-    done = example.up()
-    assert done.out == f"{example.url}\n"
+def test_up_detached_prints_the_url_alone_on_stdout(steered: Project) -> None:
+    done = steered.up()
+    assert done.out == f"{steered.url}\n"
     assert "capacity" in done.err
-    assert example.get("/healthz").status == 200
+    assert steered.get("/").status == 200
 
 
-def test_commands_work_from_a_subdirectory(example: Project) -> None:
-    example.up("--workers", "1")
-    inside = example.directory / "templates"
-    assert example.run("status", cwd=inside).out.startswith("site")
-    assert example.run("health", cwd=inside).out.count("ok ") == 9
-    assert "is ready" in example.run("logs", cwd=inside).out
-    assert example.run("diff", "--exit-code", cwd=inside).out == ""
-    assert "stack.toml" in example.run("config", "--origin", cwd=inside).out
-    assert example.run("reload", cwd=inside).err.endswith("app: generation 2 serves\n")
-    assert "stopped" in example.run("down", cwd=inside).err
+def test_commands_work_from_a_subdirectory(steered: Project) -> None:
+    steered.write("stack.toml", STATIC)
+    steered.up()
+    inside = steered.directory / "static"
+    assert steered.run("status", cwd=inside).out.startswith("site")
+    assert steered.run("health", cwd=inside).out.count("ok ") == 9
+    assert "is ready" in steered.run("logs", cwd=inside).out
+    assert steered.run("diff", "--exit-code", cwd=inside).out == ""
+    assert "stack.toml" in steered.run("config", "--origin", cwd=inside).out
+    assert steered.run("reload", cwd=inside).err.endswith("app: generation 2 serves\n")
+    assert "stopped" in steered.run("down", cwd=inside).err
 
 
 def test_project_can_be_named_from_anywhere(steered: Project) -> None:
@@ -76,9 +77,10 @@ def requests(found: list[dict[str, Any]]) -> int:
     return sum(each["requests"] for each in found)
 
 
-def test_health_passes_every_hop(example: Project) -> None:
-    example.up("--workers", "1")
-    hops = example.run("health", "--json").json
+def test_health_passes_every_hop(steered: Project) -> None:
+    steered.write("stack.toml", STATIC)
+    steered.up()
+    hops = steered.run("health", "--json").json
     assert [each["hop"] for each in hops] == [
         "config",
         "import",
@@ -190,18 +192,17 @@ def test_logs_into_a_closed_pipe_end_quietly(served: Project) -> None:
     reader.stderr.close()
 
 
-def test_diff_shows_what_reload_would_change(example: Project) -> None:
-    example.up("--workers", "1")
-    toml = example.directory / "stack.toml"
-    text = toml.read_text()
-    toml.write_text(text.replace('# max_body = "auto"', 'max_body = "7m"').replace("# threads = 4", "threads = 2"))
-    done = example.run("diff", "--exit-code", code=1)
+def test_diff_shows_what_reload_would_change(steered: Project) -> None:
+    steered.write("stack.toml", '[site]\nmax_body = "32m"\n')
+    steered.up()
+    steered.write("stack.toml", '[site]\nmax_body = "7m"\n[server]\nthreads = 2\n')
+    done = steered.run("diff", "--exit-code", code=1)
     assert "-    client_max_body_size 32m;" in done.out
     assert "+    client_max_body_size 7m;" in done.out
     assert "--threads 2" in done.out
-    example.run("reload")
-    assert example.run("diff", "--exit-code").out == ""
-    assert "client_max_body_size 7m;" in (example.state / "nginx" / "site.conf").read_text()
+    steered.run("reload")
+    assert steered.run("diff", "--exit-code").out == ""
+    assert "client_max_body_size 7m;" in (steered.state / "nginx" / "site.conf").read_text()
 
 
 def test_config_tells_where_a_value_comes_from(example: Project) -> None:
