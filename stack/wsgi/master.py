@@ -112,7 +112,7 @@ class Master:
         """Keep the workers until told to stop; the exit code."""
         self._open()
         if not self._settings.preload:
-            warm()
+            warm(self._settings.workers)
         elif not self._preload():
             return self._close(LOAD_FAILED)
         where = ", ".join(_where(each) for each in self._listeners)

@@ -1,6 +1,7 @@
 """What web frameworks import of the standard library is imported once, by the master, and shared by its workers.
 
-It is half of what Flask's import takes, in time and in memory: a worker is ready sooner, and is smaller.
+It is half of what Flask's import takes, in time and in memory: a worker is ready sooner, and is smaller. For one or two
+workers it would only be done elsewhere.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+WORTH = 3  # workers from which on it is done
 FRAMEWORKS = ("bottle", "django", "falcon", "flask", "pyramid", "werkzeug")
 # With what these import in turn.
 MODULES = (
@@ -37,13 +39,15 @@ MODULES = (
 )
 
 
-def warm() -> None:
-    """Import them, if there is a framework.
+def warm(workers: int) -> None:
+    """Import them for so many workers, if there is a framework.
 
     Not if the app may have one of its own of the same name; nor if there is gevent, which wants to replace ssl before
     anybody has it.
     """
-    if find_spec("gevent") or not any(find_spec(each) for each in FRAMEWORKS) or _is_shadowed():
+    if workers < WORTH or not any(find_spec(each) for each in FRAMEWORKS):
+        return
+    if find_spec("gevent") or _is_shadowed():
         return
     for each in MODULES:
         with contextlib.suppress(ImportError):  # a Python that was built without it

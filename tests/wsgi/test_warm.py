@@ -11,7 +11,13 @@ import pytest
 
 from .conftest import ROOT
 
-WARMED = "import sys; sys.path.append(sys.argv[1]); from stack.wsgi.warm import warm; warm(); print(*sys.modules)"
+WARMED = """
+import sys
+sys.path.append(sys.argv[1])
+from stack.wsgi.warm import warm
+warm(int(sys.argv[2]))
+print(*sys.modules)
+"""
 
 ALLOCATING = """
 import threading
@@ -31,9 +37,9 @@ print(sum(end % (64 << 20) == 0 and end - start > 60 << 20 for start, end in end
 """
 
 
-def warmed(folder: Path, *options: str) -> set[str]:
+def warmed(folder: Path, *options: str, workers: int = 3) -> set[str]:
     """The modules of a process that has warmed up where the app is in this folder."""
-    argv = [sys.executable, *options, "-c", WARMED, str(ROOT)]
+    argv = [sys.executable, *options, "-c", WARMED, str(ROOT), str(workers)]
     return set(subprocess.run(argv, cwd=folder, check=True, capture_output=True, text=True).stdout.split())
 
 
@@ -60,6 +66,10 @@ def test_it_stays_cold(tmp_path: Path, there: tuple[str, ...], options: list[str
     for each in there:
         (tmp_path / each).mkdir()
     assert "decimal" not in warmed(tmp_path, *options)
+
+
+def test_for_two_workers_it_is_not_worth_it(tmp_path: Path) -> None:
+    assert "decimal" not in warmed(tmp_path, workers=2)
 
 
 def test_threads_share_what_malloc_takes_from() -> None:
