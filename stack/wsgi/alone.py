@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .connection import Service
 
-SLOW = 0.001  # seconds in a request from which on it is slow: sooner, its thread is likely to be free
+SLOW = 0.004  # seconds in a request from which on it may be slow: sooner, it is likely to wait for a CPU
 SLEEPS_FOR = 0.002  # seconds that a request waits for something else than a CPU, until the others help
 COMPUTES_FOR = 0.02  # seconds of CPU that one takes, until then
 JUDGE = 0.1  # seconds over which it is judged whether one thread serves as much as all

@@ -161,22 +161,19 @@ class Share:
         sock.close()
         return True
 
-    def take(self) -> PooledSocket:
-        """A connection that has something to read, or has ended; it is this thread's alone.
+    def take(self) -> PooledSocket | None:
+        """A connection that has something to read, or has ended, if there is one; it is this thread's alone.
 
         Raises:
-            BlockingIOError: there is none.
             OSError: no descriptor is free (EMFILE); it goes to whoever is free next.
         """
         pool = self.pool
-        if self.number < 0:
-            raise BlockingIOError
-        events = pool.epoll.poll(0, 1)
+        events = pool.epoll.poll(0, 1) if self.number >= 0 else ()
         if not events:
-            raise BlockingIOError
+            return None
         place = pool.places[events[0][0]]
         if pool.holders[place] != NOBODY:  # it was armed twice: see Keeper.look
-            raise BlockingIOError
+            return None
         pool.holders[place] = self.number
         kept = self._kept[place]
         if kept is not None and kept.generation == pool.generations[place]:

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from stack.wsgi.connection import IDLE_WITHIN
-from stack.wsgi.pool import LOST_AFTER, MESSAGE, NOBODY, READY, ROOM, WANTED, Keeper, Share
+from stack.wsgi.pool import LOST_AFTER, MESSAGE, NOBODY, READY, ROOM, WANTED, Keeper, PooledSocket, Share
 
 from . import wire
 from .conftest import WITHIN, everything, wait_until
@@ -199,10 +199,10 @@ def put() -> Iterator[Callable[[Share], socket.socket]]:
         yield do
 
 
-def nothing_to_take(share: Share) -> bool:
-    with pytest.raises(BlockingIOError):
-        share.take()
-    return True
+def taken(share: Share) -> PooledSocket:
+    kept = share.take()
+    assert kept is not None
+    return kept
 
 
 def test_what_one_puts_in_another_takes_and_puts_back(
@@ -210,14 +210,14 @@ def test_what_one_puts_in_another_takes_and_puts_back(
 ) -> None:
     first, second = shares
     other = put(first)
-    kept = second.take()
+    kept = taken(second)
     assert (kept.recv(10), kept.listener) == (b"asked", 7)
-    assert nothing_to_take(first)
-    assert nothing_to_take(second)
+    assert first.take() is None
+    assert second.take() is None
     second.put_back(kept, time.monotonic())
-    assert nothing_to_take(first)
+    assert first.take() is None
     other.sendall(b"again")
-    kept = first.take()
+    kept = taken(first)
     assert kept.recv(10) == b"again"
     kept.close()
     assert other.recv(10) == b""
@@ -233,7 +233,7 @@ def test_a_place_is_taken_again_and_again(
     for turn in range(3 * ROOM):
         putter, taker = (first, second) if turn % 2 else (second, first)
         put(putter)
-        kept = taker.take()
+        kept = taken(taker)
         assert kept.recv(10) == b"asked"
         kept.close()
         keeper.sweep()
@@ -248,11 +248,11 @@ def test_what_a_process_may_have_taken_when_it_was_killed_is_taken_by_another(
     keeper.gone(first.number)
     now = time.monotonic()
     keeper.look(now)
-    assert nothing_to_take(second), "it may be about to be written down"
+    assert second.take() is None, "it may be about to be written down"
     assert keeper.due() == now + LOST_AFTER
     keeper.gone(second.number)  # however often that happens
     keeper.look(now + LOST_AFTER)
-    assert second.take().recv(10) == b"asked"
+    assert taken(second).recv(10) == b"asked"
     assert keeper.due() == float("inf")
 
 
@@ -263,7 +263,7 @@ def test_what_is_armed_twice_is_taken_once(
     put(first)
     second.take()
     keeper.pool.epoll.modify(keeper.pool.numbers[keeper.pool.used()[0]], READY)
-    assert nothing_to_take(first)
+    assert first.take() is None
 
 
 def test_what_a_process_was_about_to_put_in_when_it_was_killed_is_taken_by_another(
@@ -277,7 +277,7 @@ def test_what_a_process_was_about_to_put_in_when_it_was_killed_is_taken_by_anoth
     now = time.monotonic()
     keeper.look(now)
     keeper.look(now + LOST_AFTER)
-    assert second.take().recv(10) == b"asked"
+    assert taken(second).recv(10) == b"asked"
 
 
 def test_what_a_process_had_in_hand_ends_with_it(
@@ -285,7 +285,7 @@ def test_what_a_process_had_in_hand_ends_with_it(
 ) -> None:
     first, second = shares
     other, others = put(second), put(first)
-    assert [first.take().recv(10), first.take().recv(10)] == [b"asked", b"asked"]
+    assert [taken(first).recv(10), taken(first).recv(10)] == [b"asked", b"asked"]
     keeper.gone(first.number)
     assert (other.recv(10), others.recv(10)) == (b"", b"")
     assert not keeper.pool.used()
@@ -300,7 +300,7 @@ def test_whoever_comes_later_has_all(
     number = keeper.enroll()
     put(shares[0])
     keeper.enter(number)  # as the process that is forked then
-    assert [keeper.take().recv(10), keeper.take().recv(10)] == [b"asked", b"asked"]
+    assert [taken(keeper).recv(10), taken(keeper).recv(10)] == [b"asked", b"asked"]
 
 
 def test_what_comes_once_more_takes_nothing_from_who_has_it(
@@ -309,14 +309,14 @@ def test_what_comes_once_more_takes_nothing_from_who_has_it(
     """A process that is forked just when a connection is put into the pool has inherited what it is sent, too."""
     first, second = shares
     other = put(first)
-    kept = second.take()
+    kept = taken(second)
     message = MESSAGE.pack(kept.place, kept.generation, 7)
     socket.send_fds(keeper.pool.mailboxes[second.number][1], [message], [kept.fileno()])
     second.sweep()
     kept.sendall(b"answer")
     assert other.recv(10) == b"answer"
     second.put_back(kept, time.monotonic())
-    assert first.take().recv(10) == b"asked"
+    assert taken(first).recv(10) == b"asked"
 
 
 def test_what_got_lost_on_its_way_is_sent_again(
@@ -332,7 +332,7 @@ def test_what_got_lost_on_its_way_is_sent_again(
     assert select.select([keeper.told], [], [], 0)[0]
     keeper.look(time.monotonic())
     assert keeper.pool.holders[place] == NOBODY
-    assert second.take().recv(10) == b"asked"
+    assert taken(second).recv(10) == b"asked"
 
 
 def test_what_cannot_be_told_to_all_stays(keeper: Keeper, shares: tuple[Share, Share]) -> None:
@@ -363,7 +363,7 @@ def test_what_is_idle_for_too_long_ends(
     assert old.recv(10) == b""
     assert keeper.due() == now + 10.0 + IDLE_WITHIN
     assert len(keeper.pool.used()) == 1
-    shares[0].take().close()
+    taken(shares[0]).close()
     assert new.recv(10) == b""
 
 
@@ -378,7 +378,7 @@ def test_who_drains_waits_for_those_that_may_be_used_once_more(
     keeper.pool.faces[keeper.pool.used()[0]] = 1
     second.drain(now + 2.0)
     assert not second.quiet(now + 3.0, 2.0)
-    kept = first.take()
+    kept = taken(first)
     assert second.quiet(now + 3.0, 2.0), "it is in hand, and whoever has it waits for itself"
     first.put_back(kept, now + 3.0)
     assert not second.quiet(now + 3.0, 2.0)
@@ -391,6 +391,6 @@ def test_who_has_no_number_keeps_its_own(keeper: Keeper) -> None:
     sock, other = socket.socketpair()
     with sock, other:
         assert not alone.put(sock, 7, time.monotonic(), faces=False)
-        assert nothing_to_take(alone)
+        assert alone.take() is None
     keeper.gone(-1)
     assert keeper.enroll() == -1
