@@ -40,6 +40,20 @@ def pid_of(sock: socket.socket) -> int:
     return int(answer.rpartition(b"\r\n\r\n")[2])
 
 
+def kept(server: Server, ends: ExitStack) -> list[socket.socket]:
+    """Connections that have had a request."""
+    found = [ends.enter_context(server.connect()) for _ in range(12)]
+    for each in found:
+        ask_pid(each)
+    return found
+
+
+def occupy(sock: socket.socket, gate: Path) -> None:
+    """Have whoever takes it be at a request until the gate is there."""
+    sock.sendall(f"GET /wait?{gate} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    wait_until(gate.with_suffix(".begun").exists, "it is at its request")
+
+
 @pytest.fixture
 def two(launch: Callable[..., Server]) -> Server:
     """A server with two workers of one thread each, both of which have answered."""
@@ -50,11 +64,8 @@ def two(launch: Callable[..., Server]) -> Server:
 
 def test_each_is_served_by_whoever_is_free(two: Server, folder: Path) -> None:
     with ExitStack() as ends:
-        slow, *others = [ends.enter_context(two.connect()) for _ in range(12)]
-        for each in (slow, *others):
-            ask_pid(each)
-        slow.sendall(f"GET /wait?{folder}/a HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-        wait_until((folder / "a.begun").exists, "one is at its request")
+        slow, *others = kept(two, ends)
+        occupy(slow, folder / "a")
         free = {ask_pid(each) for each in others for _ in range(3)}
         assert len(free) == 1
         (folder / "a").touch()
@@ -66,9 +77,8 @@ def test_where_nobody_is_free_whoever_is_so_first_serves(two: Server, folder: Pa
     with two.connect() as first, two.connect() as second, two.connect() as waits:
         for each in (first, second, waits):
             ask_pid(each)
-        for each, name in ((first, "a"), (second, "b")):
-            each.sendall(f"GET /wait?{folder}/{name} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-            wait_until((folder / f"{name}.begun").exists, "it is at its request")
+        occupy(first, folder / "a")
+        occupy(second, folder / "b")
         waits.sendall(PID)
         (folder / "b").touch()
         assert second.recv(4096).endswith(b"waited")
@@ -80,11 +90,8 @@ def test_where_nobody_is_free_whoever_is_so_first_serves(two: Server, folder: Pa
 
 def test_what_a_killed_worker_has_in_hand_is_closed_and_all_else_goes_on(two: Server, folder: Path) -> None:
     with ExitStack() as ends:
-        slow, *others = [ends.enter_context(two.connect()) for _ in range(12)]
-        for each in (slow, *others):
-            ask_pid(each)
-        slow.sendall(f"GET /wait?{folder}/a HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-        wait_until((folder / "a.begun").exists, "one is at its request")
+        slow, *others = kept(two, ends)
+        occupy(slow, folder / "a")
         free = ask_pid(others[0])
         (busy,) = set(two.workers()) - {free}
         os.kill(busy, signal.SIGKILL)
@@ -106,13 +113,11 @@ def test_what_is_kept_outlives_all_workers(two: Server) -> None:
 
 def test_a_stopped_worker_keeps_nothing_from_the_others(two: Server) -> None:
     with ExitStack() as ends:
-        kept = [ends.enter_context(two.connect()) for _ in range(12)]
-        for each in kept:
-            ask_pid(each)
+        every = kept(two, ends)
         stopped = two.workers()[0]
         os.kill(stopped, signal.SIGSTOP)
         wait_until(lambda: psutil.Process(stopped).status() == psutil.STATUS_STOPPED, "it is stopped")
-        for each in kept:
+        for each in every:
             assert ask_pid(each) != stopped
 
 
