@@ -394,6 +394,7 @@ class Keeper(Share):
                 socket.send_fds(pool.mailboxes[number][1], [message], [pool.numbers[place]])
 
     def _shut(self, place: int) -> None:
+        """End a connection that nobody has in hand any more."""
         if self._has[place] == self.pool.generations[place]:
             with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self.pool.numbers[place])) as sock:
                 sock.shutdown(socket.SHUT_RDWR)
