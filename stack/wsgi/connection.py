@@ -61,6 +61,10 @@ PHRASES = {
 }
 
 
+def _always(connection: Connection) -> bool:  # noqa: ARG001 - the form of Service.keep
+    return True
+
+
 @dataclass(slots=True)
 class Service:
     """What the connections of one process share.
@@ -68,7 +72,8 @@ class Service:
     `progress` has a number for each thread: since when (monotonic seconds) its request has not got on, 0 without a
     request and while it waits for its peer. It is shared with the master. `current` has their environs. `exhausted`:
     there was no memory for a request. `max_body` (0: no limit) and `max_head` are in bytes, `head_within` in seconds.
-    `access` and `tally` are told of each request, if they are there.
+    `access` and `tally` are told of each request, if they are there. `keep` is asked before the first answer of a
+    connection that could stay whether it shall.
     """
 
     app: Callable[..., Any]
@@ -81,6 +86,7 @@ class Service:
     head_within: float = HEAD_WITHIN
     access: Access | None = None
     tally: Tally | None = None
+    keep: Callable[[Connection], bool] = _always
 
 
 class Connection:
@@ -91,8 +97,9 @@ class Connection:
 
     # Here, not set for each connection: over uwsgi there is one for each request.
     registered = False
-    fresh = True  # nothing has arrived
+    _fresh = True  # nothing has arrived
     _keeps = False  # whether the client wants the connection to stay
+    _kept = False  # whether it can
     _expected = False  # whether the client waits for "100 Continue"
     _broken = False  # whether the request's body ended in a way that leaves its end unknown
     _lingering = False
@@ -179,8 +186,8 @@ class Connection:
         if self._buffer:
             self._buffer += data
             return self._requests()
-        if self.fresh:
-            self.fresh = False
+        if self._fresh:
+            self._fresh = False
             if not self._recognise(data[0]):
                 return False
         elif self._records is None or self._records.idle:
@@ -254,7 +261,13 @@ class Connection:
         if not self._keeps or self._service.draining or self._expected or self._broken:
             return False
         body = self._body
-        return body is NOTHING or (not body.exceeded and (body.unread or 0) <= DISCARD_LIMIT)
+        if body is not NOTHING and (body.exceeded or (body.unread or 0) > DISCARD_LIMIT):
+            return False
+        return self._can_stay()
+
+    def _can_stay(self) -> bool:
+        self._kept = self._kept or self._service.keep(self)
+        return self._kept
 
     def _drop(self) -> bool | None:
         """Read what the app has left of a body, as it arrives."""
@@ -313,8 +326,10 @@ class Connection:
             return False
         arrived = records.arrived()
         self._reply()
-        self.send(records.end())
-        if records.closing or self._service.draining:
+        end = records.end()
+        stays = not records.closing and not self._service.draining and self._can_stay()
+        self.send(end)
+        if not stays:
             return self._end(response, unread=request.keep or not arrived)
         self._buffer = records.leftover()
         return True

@@ -142,6 +142,11 @@ class Master:
         flags = os.O_NONBLOCK | os.O_CLOEXEC
         self._signals, self._signals_write = os.pipe2(flags)
         self._reports, self._reports_write = os.pipe2(flags)
+        self._awaited = select.poll()  # not select(): the pool's descriptors have numbers that it does not take
+        for each in (self._signals, self._reports, self._keeper.told.fileno()):
+            self._awaited.register(each, select.POLLIN)
+        if self._teller is not None:
+            self._awaited.register(self._teller, select.POLLIN)
         self._first_to_tell, self._tell_write = os.pipe2(flags)
         os.write(self._tell_write, b".")
         self._take_signals()
@@ -419,17 +424,11 @@ class Master:
         seconds = None if until == float("inf") else max(0.0, until - now)
         if self._arrived or (self._stopping and not self._workers):
             seconds = 0.0
-        awaited: list[Any] = [
-            self._signals,
-            self._reports,
-            self._keeper.told,
-            *([self._teller] if self._teller else []),
-        ]
-        arrived = select.select(awaited, [], [], seconds)[0]
+        arrived = {fd for fd, _ in self._awaited.poll(None if seconds is None else seconds * 1000)}
         if self._signals in arrived:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._signals, 512)
-        if self._teller is not None and self._teller in arrived:
+        if self._teller is not None and self._teller.fileno() in arrived:
             self._teller.tell(self._shown(time.monotonic()))
 
     def _shown(self, now: float) -> dict[str, Any]:

@@ -6,14 +6,14 @@ as long as nothing is in hand of it, a connection is in an epoll that all proces
 socket. Whoever is free first takes it from there, serves a request, and puts it back.
 
 How all have it: an entry of an epoll is an open file description and the number it has (epoll(7)). Every process has
-each connection under the same number, so each can arm it again. Who puts a connection into the pool for the first time
-sends it to all others (SCM_RIGHTS, unix(7)), and they take it from their mailboxes when they first need it. The numbers
-are kept free for that from the start, by descriptors of /dev/null.
+each connection under the same number, so each can arm it again. Who puts a connection into the pool sends it to all
+others (SCM_RIGHTS, unix(7)), and they take it from their mailboxes when they first need it. The numbers are kept free
+for that from the start, by descriptors of /dev/null.
 
 Who has it: the kernel delivers an event once (EPOLLONESHOT), to one thread, which writes down its process as `holder`.
 What a process held when it ended is closed by the master, who has all connections too, for the workers it forks.
 
-A connection that finds no place, or not room in all mailboxes, stays with who accepted it.
+All that is done before a connection's first answer. One that finds no place, or no room in a mailbox, is not kept.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from .connection import IDLE_WITHIN
 if TYPE_CHECKING:
     from .connection import Connection
 
-ROOM = 256  # connections: nginx keeps 64 for each of its processes
-FIRST = 256  # the lowest of their descriptors: high enough to be free, low enough for the kernel's table to be small
-SHARE = 4  # no more than one of so many descriptors that a process may have
+ROOM = 512  # connections: nginx keeps 64 for each of its processes
+FIRST = 1024  # the lowest of their descriptors: an app that calls select() needs those below
+SHARE = 4  # where the limit of descriptors cannot rise, one of so many is for them
 LOST_AFTER = 1.0  # seconds after which what a process may have taken just when it was killed is looked after
 READY = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT
 
@@ -57,10 +57,10 @@ class Pool:
     """
 
     def __init__(self, workers: int) -> None:
-        self.null = _high(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
-        self.numbers = _reserve(self.null)
+        processes = 1 + 2 * workers + 8  # those that end, and their successors, too
+        self.numbers, self.null = _reserve(beside=2 * (processes + 1) + 4)
         self.places = {number: place for place, number in enumerate(self.numbers)}
-        room, processes = len(self.numbers), 1 + 2 * workers + 8  # those that end, and their successors, too
+        room = len(self.numbers)
         memory = memoryview(mmap.mmap(-1, 15 * room + processes))
         self.since = memory[: 8 * room].cast("d")
         self.generations = memory[8 * room : 12 * room].cast("I")
@@ -102,14 +102,18 @@ class Pool:
 
 
 class PooledSocket(socket.socket):
-    """A connection of the pool, as one process has it. To close it is to end it for all."""
+    """A connection of the pool, as one process has it. To close it is to end it for all.
 
-    def __init__(self, share: Share, place: int, generation: int, listener: int) -> None:
+    `waited` is whether the epoll has it: not before its first answer.
+    """
+
+    def __init__(self, share: Share, place: int, generation: int, listener: int, *, waited: bool) -> None:
         super().__init__(fileno=share.pool.numbers[place])
         self.share = share
         self.place = place
         self.generation = generation
         self.listener = listener
+        self.waited = waited
         self.connection: Connection | None = None
 
     def close(self) -> None:
@@ -133,33 +137,32 @@ class Share:
         self.number = number
         self._mailbox = self.pool.mailboxes[number][0]
 
-    def put(self, sock: socket.socket, listener: int, since: float, *, faces: bool) -> bool:
-        """Put a connection into the pool of which nothing is in hand; False if it has to stay. It is closed here."""
+    def put(self, sock: socket.socket, listener: int, *, faces: bool) -> PooledSocket | None:
+        """Put a connection into the pool that this thread has in hand; None if that cannot be."""
         pool = self.pool
         place = pool.occupy() if self.number >= 0 else None
         if place is None:
-            return False
+            return None
         pool.holders[place] = self.number
+        pool.faces[place] = faces
         generation = pool.generations[place] = pool.generations[place] + 1
         message, told = [MESSAGE.pack(place, generation, listener)], {self.number}
         try:
             with self._lock:
+                self._receive()  # one that has much to tell has been told much
                 self._map(sock.fileno(), place, generation, listener)
+                kept = self._kept[place] = PooledSocket(self, place, generation, listener, waited=False)
             # Once more for those that have been made live meanwhile: their master may have forked them before it was
             # told, but then it made them live before.
             while missing := [each for each, lives in enumerate(pool.live) if lives and each not in told]:
                 for each in missing:
                     socket.send_fds(pool.mailboxes[each][1], message, [sock.fileno()])
                     told.add(each)
-            pool.since[place], pool.faces[place] = since, faces
-            pool.holders[place] = NOBODY
-            pool.epoll.register(pool.numbers[place], READY)
         except OSError:  # a mailbox is full, too many descriptors are on their way (ETOOMANYREFS), no memory
             self._let_go(place)
             pool.vacate(place)
-            return False
-        sock.close()
-        return True
+            return None
+        return kept
 
     def take(self) -> PooledSocket | None:
         """A connection that has something to read, or has ended, if there is one; it is this thread's alone.
@@ -189,7 +192,8 @@ class Share:
                     self._receive()
             if self._has[place] == generation:
                 self._forget(place)
-                kept = self._kept[place] = PooledSocket(self, place, generation, self._listeners[place])
+                listener = self._listeners[place]
+                kept = self._kept[place] = PooledSocket(self, place, generation, listener, waited=True)
                 return kept
         self.pool.holders[place] = WANTED
         with contextlib.suppress(OSError):
@@ -201,7 +205,12 @@ class Share:
         pool, place = self.pool, kept.place
         pool.since[place] = since
         pool.holders[place] = NOBODY
-        pool.epoll.modify(pool.numbers[place], READY)
+        if kept.waited:
+            pool.epoll.modify(pool.numbers[place], READY)
+        else:
+            kept.waited = True
+            with contextlib.suppress(FileExistsError):  # this process was stopped here: see Keeper.look
+                pool.epoll.register(pool.numbers[place], READY)
 
     def end(self, kept: PooledSocket) -> None:
         """End a connection, for all; they have its descriptor still."""
@@ -278,8 +287,9 @@ class Share:
         with self._lock:
             if generation in {0, self._has[place]}:
                 self._forget(place)
-                os.dup2(self.pool.null, self.pool.numbers[place], inheritable=False)
                 self._has[place] = 0
+                with contextlib.suppress(OSError):  # the app has lowered the limit
+                    os.dup2(self.pool.null, self.pool.numbers[place], inheritable=False)
 
 
 class Keeper(Share):
@@ -403,16 +413,22 @@ class Keeper(Share):
             self.pool.generations[place] += 1
 
 
-def _reserve(null: int) -> list[int]:
-    """Numbers that are free in every process, for they are taken; the limit rises by as many, if it may."""
+def _reserve(beside: int) -> tuple[list[int], int]:
+    """Numbers that are free in every process, for they are taken; and the descriptor that takes them.
+
+    The limit rises by as many, and by the `beside` that the pool needs itself, if it may.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = min(hard, soft + ROOM)
+    limit = min(hard, soft + ROOM + beside)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    room = min(ROOM, max(limit - soft - beside, limit // SHARE))
+    first = min(FIRST, limit - room - beside)
+    null = _at(max(0, first), os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
     found: list[int] = []
     with contextlib.suppress(OSError):
-        while len(found) < min(ROOM, limit // SHARE):
-            found.append(fcntl.fcntl(null, fcntl.F_DUPFD_CLOEXEC, FIRST))
-    return found
+        while len(found) < room:
+            found.append(fcntl.fcntl(null, fcntl.F_DUPFD_CLOEXEC, null))
+    return found, null
 
 
 def _mailbox() -> tuple[socket.socket, socket.socket]:
@@ -425,9 +441,13 @@ def _mailbox() -> tuple[socket.socket, socket.socket]:
 
 def _high(fd: int) -> int:
     """The same under a higher number, if that is allowed: the low ones are for what a process opens later."""
+    return _at(FIRST, fd)
+
+
+def _at(lowest: int, fd: int) -> int:
     try:
-        high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST)
+        moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
     except OSError:
         return fd
     os.close(fd)
-    return high
+    return moved

@@ -79,6 +79,7 @@ class Threads:
         self._narrow_at = 0.0
         self._look_after = SLOW
         self.alone = Alone(service)
+        service.keep = self._keep
 
     # For the main thread.
 
@@ -336,25 +337,34 @@ class Threads:
     def _wait_for(self, connection: Connection) -> None:
         """Give the connection up until something arrives. It must not be touched after."""
         sock = connection.sock
-        if not connection.rests or not self._share_it(connection):
+        if isinstance(sock, PooledSocket) and connection.rests:
+            self._unregister(connection)
+            self._share.put_back(sock, connection.since)
+        else:
             fd = sock.fileno()
             registered, connection.registered = connection.registered, True
             self.waiting[fd] = connection
             arm = self._epoll.modify if registered else self._epoll.register
             arm(fd, READ)
 
-    def _share_it(self, connection: Connection) -> bool:
-        """Have whoever is free first, in whatever process, go on with it; whether that can be."""
+    def _keep(self, connection: Connection) -> bool:
+        """Before its first answer: have whoever is free go on with it then, in whatever process; or it shall end."""
         sock = connection.sock
-        if connection.fresh and not isinstance(sock, PooledSocket):  # what it asks is about to arrive
-            return False
-        if connection.registered:  # its descriptor lives on elsewhere, and would be in this epoll, too
-            connection.registered = False
-            self._epoll.unregister(sock)
         if isinstance(sock, PooledSocket):
-            self._share.put_back(sock, connection.since)
             return True
-        return self._share.put(sock, connection.listener, connection.since, faces=connection.faces_client)
+        kept = self._share.put(sock, connection.listener, faces=connection.faces_client)
+        if kept is None:
+            return False
+        self._unregister(connection)
+        sock.close()
+        connection.sock, kept.connection = kept, connection
+        return True
+
+    def _unregister(self, connection: Connection) -> None:
+        """Its descriptor lives on elsewhere: without this its entry would, too."""
+        if connection.registered:
+            connection.registered = False
+            self._epoll.unregister(connection.sock)
 
 
 def _origin(listener: Listener, settings: Settings) -> Origin:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.e2e
 
 
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 LIMITED = 54321  # a user who is nobody else
 
 
@@ -309,12 +311,28 @@ def test_descriptors_do_not_leak(server: Server) -> None:
     wait_until(lambda: worker.num_fds() <= before, "as many descriptors as before")
 
 
-def test_no_descriptors_left_is_survived(server: Server) -> None:
+def test_no_descriptors_left_is_survived(launch: Callable[..., Server]) -> None:
+    server = launch("wsgi_odd:app", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100)))
     worker = psutil.Process(server.workers()[0])
-    worker.rlimit(psutil.RLIMIT_NOFILE, (worker.num_fds() + 4, 1000))
-    idle = [server.connect() for _ in range(20)]
+    idle = [server.connect() for _ in range(120)]
+    wait_until(lambda: worker.num_fds() == 100, "all are taken")
     for sock in idle:
         sock.close()
+    assert server.get("/")[0].status == 200
+
+
+def test_limit_of_descriptors_may_be_lowered_by_the_app(launch: Callable[..., Server]) -> None:
+    """Below the numbers that are kept free for connections of the pool."""
+    server = launch("wsgi_odd:app")
+    worker = psutil.Process(server.workers()[0])
+    with server.connect() as before:
+        before.sendall(GET)
+        assert before.recv(4096).startswith(b"HTTP/1.1 200")
+        worker.rlimit(psutil.RLIMIT_NOFILE, (100, 100))
+        for _ in range(3):
+            assert server.get("/")[0].status == 200
+        before.sendall(GET)
+        assert before.recv(4096).startswith(b"HTTP/1.1 200")
     assert server.get("/")[0].status == 200
 
 

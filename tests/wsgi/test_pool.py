@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from stack.wsgi.connection import IDLE_WITHIN
-from stack.wsgi.pool import LOST_AFTER, MESSAGE, NOBODY, READY, ROOM, WANTED, Keeper, PooledSocket, Share
+from stack.wsgi.pool import LOST_AFTER, MESSAGE, NOBODY, READY, ROOM, SHARE, WANTED, Keeper, PooledSocket, Share
 
 from . import wire
 from .conftest import WITHIN, everything, wait_until
@@ -38,6 +38,12 @@ def pid_of(sock: socket.socket) -> int:
     answer = sock.recv(4096)
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
     return int(answer.rpartition(b"\r\n\r\n")[2])
+
+
+def readable(sock: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def kept(server: Server, ends: ExitStack) -> list[socket.socket]:
@@ -83,7 +89,7 @@ def test_where_nobody_is_free_whoever_is_so_first_serves(two: Server, folder: Pa
         (folder / "b").touch()
         assert second.recv(4096).endswith(b"waited")
         assert pid_of(waits) in two.workers()
-        assert not select.select([first], [], [], 0)[0]
+        assert not readable(first)
         (folder / "a").touch()
         assert first.recv(4096).endswith(b"waited")
 
@@ -146,23 +152,46 @@ def test_the_rest_of_a_body_that_nobody_has_read_is_not_taken_for_a_request(two:
             kept.sendall(asked[cut:])
 
 
-def test_more_than_there_is_room_for_are_served_too(two: Server) -> None:
-    with ExitStack() as ends:
-        kept = [ends.enter_context(two.connect()) for _ in range(ROOM + 20)]
-        for _ in range(2):
-            for each in kept:
-                assert ask_pid(each) in two.workers()
+FEW = 200  # descriptors, so 50 places
 
 
-def test_where_few_descriptors_are_allowed_each_keeps_its_own(launch: Callable[..., Server]) -> None:
-    few = 200, 200
+@pytest.mark.parametrize(
+    ("asked", "end"),
+    [
+        (PID, b"\r\n\r\n"),
+        (
+            wire.fastcgi({"REQUEST_METHOD": "GET", "PATH_INFO": "/pid"}, keep=True),
+            wire.record("END_REQUEST", 1, bytes(8)),
+        ),
+    ],
+    ids=["http", "fastcgi"],
+)
+def test_what_finds_no_place_ends_with_its_answer(launch: Callable[..., Server], asked: bytes, end: bytes) -> None:
+    """Were it kept, it would wait for the one process that has it."""
     server = launch(
-        "wsgi_odd:app", "--workers", "2", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, few)
+        "wsgi_odd:app", "--workers", "2", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (FEW, FEW))
     )
+
+    def answers(sock: socket.socket) -> bool:
+        sock.sendall(asked)
+        answer = b""
+        while end not in answer:
+            if not (more := sock.recv(4096)):
+                assert not answer
+                return False
+            answer += more
+        return True
+
+    def is_kept() -> bool:
+        with server.connect() as sock:
+            return answers(sock) and answers(sock)
+
     with ExitStack() as ends:
-        kept = [ends.enter_context(server.connect()) for _ in range(12)]
-        served = [[ask_pid(each) for each in kept] for _ in range(3)]
-    assert served[0] == served[1] == served[2]
+        every = [ends.enter_context(server.connect()) for _ in range(60)]
+        assert all(answers(each) for each in every)
+        assert sum(answers(each) for each in every) == FEW // SHARE
+        assert not is_kept()
+    wait_until(is_kept, "there is a place again")
 
 
 # The pool, with several shares in it that would be processes of their own.
@@ -194,11 +223,12 @@ def put() -> Iterator[Callable[[Share], socket.socket]]:
 
         def do(share: Share, since: float | None = None) -> socket.socket:
             sock, other = socket.socketpair()
-            ends.callback(sock.close)
             ends.enter_context(other).settimeout(WITHIN)
             other.sendall(b"asked")
-            assert share.put(sock, 7, time.monotonic() if since is None else since, faces=False)
-            assert sock.fileno() == -1
+            with sock:
+                kept = share.put(sock, 7, faces=False)
+            assert kept is not None
+            share.put_back(kept, time.monotonic() if since is None else since)
             return other
 
         yield do
@@ -228,6 +258,19 @@ def test_what_one_puts_in_another_takes_and_puts_back(
     assert other.recv(10) == b""
     kept.close()
     assert not first.pool.used()
+
+
+def test_what_is_in_hand_from_the_first_is_nobody_elses(shares: tuple[Share, Share]) -> None:
+    first, second = shares
+    sock, other = socket.socketpair()
+    with sock, other:
+        kept = first.put(sock, 7, faces=False)
+        other.sendall(b"asked")
+        assert second.take() is None
+        assert kept is not None
+        first.put_back(kept, time.monotonic())
+        taken(second).close()
+        assert other.recv(10) == b""
 
 
 def test_a_place_is_taken_again_and_again(
@@ -334,7 +377,7 @@ def test_what_got_lost_on_its_way_is_sent_again(
     with pytest.raises(OSError, match="Too many open files"):
         second.take()
     assert keeper.pool.holders[place] == WANTED
-    assert select.select([keeper.told], [], [], 0)[0]
+    assert readable(keeper.told)
     keeper.look(time.monotonic())
     assert keeper.pool.holders[place] == NOBODY
     assert taken(second).recv(10) == b"asked"
@@ -347,7 +390,7 @@ def test_what_cannot_be_told_to_all_stays(keeper: Keeper, shares: tuple[Share, S
             keeper.pool.mailboxes[second.number][1].send(MESSAGE.pack(0, 0, 0))
     sock, other = socket.socketpair()
     with sock, other:
-        assert not first.put(sock, 7, time.monotonic(), faces=False)
+        assert first.put(sock, 7, faces=False) is None
         other.sendall(b"asked")
         assert sock.recv(10) == b"asked"
     assert not keeper.pool.used()
@@ -362,7 +405,7 @@ def test_what_is_idle_for_too_long_ends(
     old, new = put(shares[0], now), put(shares[0], now + 10.0)
     assert keeper.due() == now + IDLE_WITHIN
     keeper.look(now + IDLE_WITHIN)
-    assert not select.select([old], [], [], 0)[0], "somebody may have taken it just now"
+    assert not readable(old), "somebody may have taken it just now"
     assert keeper.due() == now + IDLE_WITHIN + LOST_AFTER
     keeper.look(keeper.due())
     assert old.recv(10) == b""
@@ -395,7 +438,7 @@ def test_who_has_no_number_keeps_its_own(keeper: Keeper) -> None:
     alone = Share(keeper.pool, -1)
     sock, other = socket.socketpair()
     with sock, other:
-        assert not alone.put(sock, 7, time.monotonic(), faces=False)
+        assert alone.put(sock, 7, faces=False) is None
         assert alone.take() is None
     keeper.gone(-1)
     assert keeper.enroll() == -1
