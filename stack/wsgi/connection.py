@@ -25,12 +25,13 @@ from . import environ as environs
 from . import fastcgi, http, log, scgi, uwsgi
 from .access import NOBODY, asked, identify, identity
 from .body import NOTHING, Body, BodyCut, BodyTooLarge, ChunkedBody, LengthBody, PiecedBody
+from .gathering import Gathering, Pieces
 from .protocol import Protocol, ProtocolError, name, spoken
 from .response import AS_CGI, AS_HTTP, PeerGone, Response, answer
 from .variables import length as length_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from .access import Access
     from .environ import Environ, Origin
@@ -87,6 +88,7 @@ class Service:
     access: Access | None = None
     tally: Tally | None = None
     keep: Callable[[Connection], bool] = _always
+    gathering: Gathering = field(default_factory=Gathering)
 
 
 class Connection:
@@ -109,6 +111,7 @@ class Connection:
     _buffer = b""
     _records: fastcgi.Records | None = None  # of FastCGI
     _thread = 0
+    _pieces: Pieces | None = None  # of the answer, that are sent soon
     _clock = ""  # the variable in which the web server tells when it took the request
 
     def __init__(
@@ -368,6 +371,8 @@ class Connection:
             response.whole = False
         except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt too are one failed request
             self._failed(environ, body, response, error)
+        if self._pieces is not None:
+            self._send_gathered(response)
         progress[thread] = 0.0
         service.current[thread] = None
         self.since = ended = monotonic()
@@ -377,6 +382,13 @@ class Connection:
             access.write(request, response.status, response.sent, ended - began)
         if response.fault:
             log.line(f"{environs.request_line(environ)}: {response.fault} ({identity(environ)})")
+
+    def _send_gathered(self, response: Response) -> None:
+        """Send what has been kept, whether or not the answer is whole."""
+        try:
+            self.send(b"")
+        except PeerGone:
+            response.whole = False
 
     def _failed(self, environ: Environ, body: Body, response: Response, error: BaseException) -> None:
         """Tell the log, and the client if it is not too late."""
@@ -481,8 +493,26 @@ class Connection:
                 self._moved(len(data) if waited else 0)
                 return data
 
+    def pieces(self, frame: Callable[[bytes], bytes]) -> Pieces:
+        """Where to add what is to be sent soon."""
+        pieces = self._pieces
+        if pieces is None:
+            pieces = self._pieces = Pieces(self._service.gathering, self.send, self._send_some)
+        pieces.frame = frame
+        return pieces
+
+    def _send_some(self, data: bytes) -> int:
+        """Send what there is room for; how many bytes that was."""
+        sent = self.sock.send(data, FLAGS)
+        self._moved(0)  # before its end, which `take` puts after this
+        return sent
+
     def send(self, data: bytes) -> None:
         """Send all of it."""
+        if self._pieces is not None:
+            data = self._pieces.take() + data
+            if not data:
+                return
         try:
             sent = self.sock.send(data, FLAGS)
         except BlockingIOError:
@@ -510,6 +540,8 @@ class Connection:
 
     def send_file(self, fd: int, offset: int, count: int) -> int:
         """Send part of a file; how many bytes of it there were."""
+        if self._pieces is not None:
+            self.send(b"")
         self.sock.setblocking(False)
         left = count
         waited = False
@@ -559,11 +591,14 @@ class _Stdout:
         self._connection = connection
         self._id = request_id
 
+    def pieces(self, frame: Callable[[bytes], bytes]) -> Pieces:  # noqa: ARG002 - records are the frame
+        """Where to add what is to be sent soon."""
+        return self._connection.pieces(lambda data: b"".join(self._records(data)))
+
     def send(self, data: bytes) -> None:
         """Send all of it."""
-        for at in range(0, len(data), fastcgi.CONTENT_MOST):
-            part = data[at : at + fastcgi.CONTENT_MOST]
-            self._connection.send(fastcgi.record(fastcgi.STDOUT, self._id, part))
+        for each in self._records(data):
+            self._connection.send(each)
 
     def send_file(self, fd: int, offset: int, count: int) -> int:
         """Send part of a file. One that has become shorter leaves a record incomplete: the answer breaks off."""
@@ -577,6 +612,10 @@ class _Stdout:
                 break
         return sent
 
+    def _records(self, data: bytes) -> Iterator[bytes]:
+        for at in range(0, len(data), fastcgi.CONTENT_MOST):
+            yield fastcgi.record(fastcgi.STDOUT, self._id, data[at : at + fastcgi.CONTENT_MOST])
+
 
 class _Once:
     """A transport that sends what can be sent at once, for the thread that must not wait for anybody."""
@@ -587,6 +626,10 @@ class _Once:
     def send(self, data: bytes) -> None:
         """Send as much of it as there is room for."""
         self._sock.send(data, FLAGS)
+
+    def pieces(self, frame: Callable[[bytes], bytes]) -> Pieces:
+        """Not needed either."""
+        raise NotImplementedError
 
     def send_file(self, fd: int, offset: int, count: int) -> int:
         """Not needed for an error's few bytes."""

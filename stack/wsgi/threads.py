@@ -80,6 +80,7 @@ class Threads:
         self._look_after = SLOW
         self.alone = Alone(service)
         service.keep = self._keep
+        service.gathering.call = self._wake_up
 
     # For the main thread.
 
@@ -113,10 +114,12 @@ class Threads:
     @property
     def look_within(self) -> float:
         """Seconds until the next `look`."""
-        return self._look_after if self._is_narrow else float("inf")
+        within = self._service.gathering.within(time.monotonic())
+        return min(within, self._look_after) if self._is_narrow else within
 
     def look(self, now: float) -> None:
         """See to what they cannot see to while they are busy."""
+        self._service.gathering.flush(now)
         if not self._is_narrow:
             return
         self.alone.judge(now, self._threads)
@@ -249,6 +252,9 @@ class Threads:
         self._narrow_at = time.monotonic()
         self._look_after = SLOW
         self._is_narrow = self._is_watched = True
+        self._wake_up()
+
+    def _wake_up(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake, b".")
 

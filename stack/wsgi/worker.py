@@ -228,7 +228,7 @@ class Worker:
                 left = True
                 self._tell(LEFT)
                 continue
-            self._pause(DRAIN_TICK)
+            self._pause(min(DRAIN_TICK, self._threads.look_within))
             self._look(time.monotonic())
         self._threads.finish(self._stuck)
         return TIMED_OUT if self._stuck else 0

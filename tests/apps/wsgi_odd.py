@@ -103,6 +103,27 @@ def route_stream(environ, start_response, argument):
     return chunks()
 
 
+def route_numbers(environ, start_response, argument):
+    """That many lines, and after each hundred one that waits for the file which the rest of the argument names."""
+    count, _, gate = argument.partition(",")
+    start_response("200 OK", [("Content-Type", "text/plain")])
+
+    def chunks():
+        for number in range(1, int(count) + 1):
+            yield b"%d\n" % number
+            if gate and number % 100 == 0:
+                wait_for(f"{gate}{number}")
+
+    return chunks()
+
+
+def route_burst(environ, start_response, argument):
+    """Lines as fast as can be, and an error."""
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    yield from (b"%d\n" % number for number in range(100))
+    raise RuntimeError("raised after a burst")
+
+
 def route_write(environ, start_response, argument):
     write = start_response("200 OK", [("Content-Type", "text/plain")])
     write(b"written ")

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from stack.wsgi.gathering import Gathering, Pieces
 from stack.wsgi.response import FileWrapper, Response, answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 
@@ -19,9 +20,14 @@ class Wire:
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
+        self.gathered = Pieces(Gathering(), self.send, len)
 
     def send(self, data: bytes) -> None:
-        self.sent.append(data)
+        self.sent.append(self.gathered.take() + data)
+
+    def pieces(self, frame: Callable[[bytes], bytes]) -> Pieces:
+        self.gathered.frame = frame
+        return self.gathered
 
     def send_file(self, fd: int, offset: int, count: int) -> int:
         raise AssertionError((fd, offset, count))
