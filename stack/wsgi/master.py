@@ -34,8 +34,8 @@ from typing import TYPE_CHECKING, Any
 from ..fleet import Act, Child, Policy, State, pause
 from . import address, log, preload
 from .application import load
+from .keeper import Keeper
 from .notify import Manager
-from .pool import Keeper
 from .process import die_with
 from .state import REQUESTS, Tally, proportional, resident
 from .warm import warm
@@ -59,7 +59,7 @@ OLD_CODE = "SIGHUP"
 
 
 @dataclass(slots=True)
-class Kept:
+class WorkerProcess:
     """A worker as the master knows it. `tally` is shared with it; `due` is why it shall be replaced, "" if it need not.
 
     `code` counts the loads of the code, from 1; `number` is its own in the pool; `most` is how many requests it may
@@ -100,7 +100,7 @@ class Master:
         self._looked_at = time.monotonic()
         # Importing takes as long as it takes: who started this server knows how long it may.
         self._policy = Policy(start_within=float("inf"), stop_within=settings.stop_within)
-        self._workers: dict[int, Kept] = {}
+        self._workers: dict[int, WorkerProcess] = {}
         self._arrived: list[int] = []  # signals
         self._stopping = False
         self._exit_code = 0
@@ -218,8 +218,8 @@ class Master:
         self._reloading = True
         self._code += 1
         self._failures, self._retry_at = 0, 0.0
-        for kept in self._workers.values():
-            kept.due = OLD_CODE
+        for worker in self._workers.values():
+            worker.due = OLD_CODE
 
     def _end_reload(self, text: str) -> None:
         """The reload is over, one way or the other."""
@@ -247,19 +247,19 @@ class Master:
                 return
             if not pid:
                 return
-            kept = self._workers.get(pid)
-            if kept is None:
+            worker = self._workers.get(pid)
+            if worker is None:
                 continue
             if os.WIFSTOPPED(status):
                 log.line(f"worker {pid} is stopped by {signal.Signals(os.WSTOPSIG(status)).name}")
-                kept.stopped_at = now
+                worker.stopped_at = now
             elif os.WIFCONTINUED(status):
-                kept.stopped_at = None
+                worker.stopped_at = None
             else:
-                self._keeper.gone(kept.number)
+                self._keeper.gone(worker.number)
                 self._ended(pid, self._workers.pop(pid), os.waitstatus_to_exitcode(status), now)
 
-    def _ended(self, pid: int, kept: Kept, code: int, now: float) -> None:
+    def _ended(self, pid: int, worker: WorkerProcess, code: int, now: float) -> None:
         if self._stopping:
             return
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
@@ -270,19 +270,19 @@ class Master:
         if code == LOAD_FAILED:
             with contextlib.suppress(BlockingIOError):
                 os.write(self._tell_write, b".")
-        if kept.due and kept.child.asked_at is not None:
-            log.line(f"worker {pid} has left ({kept.due})" if code == 0 else f"worker {pid} {how}; it was to leave")
+        if worker.due and worker.child.asked_at is not None:
+            log.line(f"worker {pid} has left ({worker.due})" if code == 0 else f"worker {pid} {how}; it was to leave")
             return
-        if self._reloading and kept.child.ready_at is None and kept.child.asked_at is None:
+        if self._reloading and worker.child.ready_at is None and worker.child.asked_at is None:
             for each in self._workers.values():
                 each.due = "" if each.due == OLD_CODE else each.due
             self._end_reload(f"given up: worker {pid} {how} before it was ready; what serves goes on as it is")
-        if kept.stopped_at is None:  # else it did not end by itself
-            self._failures = 1 if kept.child.was_stable(self._policy, now) else self._failures + 1
-        wait = pause(self._policy, self._failures) if kept.stopped_at is None else 0.0
+        if worker.stopped_at is None:  # else it did not end by itself
+            self._failures = 1 if worker.child.was_stable(self._policy, now) else self._failures + 1
+        wait = pause(self._policy, self._failures) if worker.stopped_at is None else 0.0
         self._retry_at = now + wait
         then = f"replaced in {wait:g} s" if wait else "replaced"
-        if kept.retiring and code in {0, TIMED_OUT}:
+        if worker.retiring and code in {0, TIMED_OUT}:
             then = "was replaced"
         log.line(f"worker {pid} {how}; {then}")
 
@@ -291,30 +291,30 @@ class Master:
         with contextlib.suppress(BlockingIOError):
             while True:
                 pid, what = REPORT.unpack(os.read(self._reports, REPORT.size))
-                kept = self._workers.get(pid)
+                worker = self._workers.get(pid)
                 if what == READY:
                     self._ever_ready = True
-                if kept is None:
+                if worker is None:
                     continue
                 if what == READY:
-                    kept.child = replace(kept.child, ready_at=now)
-                    self._became_ready(pid, kept)
+                    worker.child = replace(worker.child, ready_at=now)
+                    self._became_ready(pid, worker)
                 elif what == LEFT:
-                    kept.left = True
-                elif kept.child.asked_at is None:
-                    kept.retiring = True
-                    kept.child = kept.child.after(Act.ASK, now)
+                    worker.left = True
+                elif worker.child.asked_at is None:
+                    worker.retiring = True
+                    worker.child = worker.child.after(Act.ASK, now)
 
-    def _became_ready(self, pid: int, kept: Kept) -> None:
+    def _became_ready(self, pid: int, worker: WorkerProcess) -> None:
         most = self._settings.max_memory
         if most and (size := resident(pid)) >= most:
-            kept.fits = False
+            worker.fits = False
             log.line(f"worker {pid} has {size >> 20} MB before its first request, over --max-memory: it is left alone")
         if not self._told_ready and len(self._ready()) >= self._settings.workers:
             self._told_ready = True
             self._manager.ready(f"{self._settings.workers} workers")
 
-    def _ready(self) -> list[Kept]:
+    def _ready(self) -> list[WorkerProcess]:
         return [each for each in self._workers.values() if each.child.state is State.READY]
 
     def _look(self, now: float) -> None:
@@ -322,15 +322,15 @@ class Master:
         if not self._looks or now < self._looked_at + TICK:
             return
         self._looked_at = now
-        for pid, kept in self._workers.items():
-            if kept.due or kept.child.state is not State.READY:
+        for pid, worker in self._workers.items():
+            if worker.due or worker.child.state is not State.READY:
                 continue
-            if kept.most and kept.tally.total(REQUESTS) >= kept.most:
-                kept.due = f"{kept.most} requests"
-            elif self._settings.max_memory and kept.fits and (size := resident(pid)) >= self._settings.max_memory:
-                kept.due = f"{size >> 20} MB"
-            if kept.due:
-                log.line(f"worker {pid} has had {kept.due}: to be replaced")
+            if worker.most and worker.tally.total(REQUESTS) >= worker.most:
+                worker.due = f"{worker.most} requests"
+            elif self._settings.max_memory and worker.fits and (size := resident(pid)) >= self._settings.max_memory:
+                worker.due = f"{size >> 20} MB"
+            if worker.due:
+                log.line(f"worker {pid} has had {worker.due}: to be replaced")
 
     @property
     def _looks(self) -> bool:
@@ -341,9 +341,9 @@ class Master:
         ready = self._ready()
         due = [(pid, each) for pid, each in self._workers.items() if each.due and each in ready]
         if due and len(ready) > self._settings.workers:
-            pid, kept = due[0]
+            pid, worker = due[0]
             os.kill(pid, LEAVE)
-            kept.child = kept.child.after(Act.ASK, now)
+            worker.child = worker.child.after(Act.ASK, now)
         if self._reloading and not any(each.due == OLD_CODE and not each.left for each in self._workers.values()):
             self._end_reload("all workers have the new code")
 
@@ -352,15 +352,15 @@ class Master:
         if not self._stopping:
             self._look(now)
             self._relieve(now)
-        for pid, kept in self._workers.items():
-            act = kept.child.due(self._patience(kept), now, wanted=not self._stopping)
-            if act is None and kept.child.state is not State.KILLED:
-                act = self._lost(pid, kept, now)
+        for pid, worker in self._workers.items():
+            act = worker.child.due(self._patience(worker), now, wanted=not self._stopping)
+            if act is None and worker.child.state is not State.KILLED:
+                act = self._lost(pid, worker, now)
             if act is not None:
                 os.kill(pid, signal.SIGTERM if act is Act.ASK else signal.SIGKILL)
-                if act is Act.KILL and (self._stopping or kept.due) and kept.child.killed_at is None:
+                if act is Act.KILL and (self._stopping or worker.due) and worker.child.killed_at is None:
                     log.line(f"worker {pid} was not done in time; killed")
-                kept.child = kept.child.after(act, now)
+                worker.child = worker.child.after(act, now)
         while not self._stopping and now >= self._retry_at and self._missing():
             self._spawn(now)
 
@@ -369,36 +369,36 @@ class Master:
         serving = [each for each in self._workers.values() if _serves(each)]
         return self._settings.workers + any(each.due for each in serving) - len(serving)
 
-    def _patience(self, kept: Kept) -> Policy:
-        return replace(self._policy, stop_within=QUICK) if kept.retiring else self._policy
+    def _patience(self, worker: WorkerProcess) -> Policy:
+        return replace(self._policy, stop_within=QUICK) if worker.retiring else self._policy
 
-    def _lost(self, pid: int, kept: Kept, now: float) -> Act | None:
+    def _lost(self, pid: int, worker: WorkerProcess, now: float) -> Act | None:
         """Kill a worker that cannot be asked: stopped, or stuck where no other thread of it runs."""
-        if kept.stopped_at is not None and now >= kept.stopped_at + STOPPED_KILL:
+        if worker.stopped_at is not None and now >= worker.stopped_at + STOPPED_KILL:
             log.line(f"worker {pid} has been stopped for {STOPPED_KILL:g} s; killed")
             return Act.KILL
-        stuck_at = self._stuck_at(kept)
-        if stuck_at is None or now < stuck_at or kept.retiring:
-            kept.shown_at = None
-        elif kept.shown_at is None:
-            kept.shown_at = now
-            if kept.stopped_at is None:
-                self._show(pid, kept, now)
-        elif now >= kept.shown_at + SHOWN_KILL:
+        stuck_at = self._stuck_at(worker)
+        if stuck_at is None or now < stuck_at or worker.retiring:
+            worker.shown_at = None
+        elif worker.shown_at is None:
+            worker.shown_at = now
+            if worker.stopped_at is None:
+                self._show(pid, worker, now)
+        elif now >= worker.shown_at + SHOWN_KILL:
             log.line(f"worker {pid} has not noticed its request without progress; killed")
             return Act.KILL
         return None
 
-    def _stuck_at(self, kept: Kept) -> float | None:
+    def _stuck_at(self, worker: WorkerProcess) -> float | None:
         """When the oldest request of a worker is overdue even for being noticed."""
-        busy = [since for since in kept.tally.progress if since]
+        busy = [since for since in worker.tally.progress if since]
         if not self._settings.timeout or not busy:
             return None
         return min(busy) + self._settings.timeout + STUCK_SHOW
 
-    def _show(self, pid: int, kept: Kept, now: float) -> None:
+    def _show(self, pid: int, worker: WorkerProcess, now: float) -> None:
         """Have what a worker is stuck in written down."""
-        requests = ", ".join(kept.tally.overdue(now, self._settings.timeout)) or "a request"
+        requests = ", ".join(worker.tally.overdue(now, self._settings.timeout)) or "a request"
         seconds = self._settings.timeout + STUCK_SHOW
         what = f"no progress for {seconds:g} s, and worker {pid} does not notice (stuck in C code?)"
         log.line(f"{requests}: {what}. Its threads are here, each from its innermost call:")
@@ -407,15 +407,15 @@ class Master:
     def _wait(self, now: float) -> None:
         """Until something happens, or becomes due."""
         moments = [now + self._settings.timeout + STUCK_SHOW] if self._settings.timeout else []
-        for kept in self._workers.values():
-            deadline = kept.child.deadline(self._patience(kept), wanted=not self._stopping)
+        for worker in self._workers.values():
+            deadline = worker.child.deadline(self._patience(worker), wanted=not self._stopping)
             if deadline is not None:
                 moments.append(deadline[0])
-            if kept.child.state is not State.KILLED and not kept.retiring:
-                shown_until = None if kept.shown_at is None else kept.shown_at + SHOWN_KILL
-                moments += [each for each in [shown_until or self._stuck_at(kept)] if each is not None]
-            if kept.child.state is not State.KILLED and kept.stopped_at is not None:
-                moments.append(kept.stopped_at + STOPPED_KILL)
+            if worker.child.state is not State.KILLED and not worker.retiring:
+                shown_until = None if worker.shown_at is None else worker.shown_at + SHOWN_KILL
+                moments += [each for each in [shown_until or self._stuck_at(worker)] if each is not None]
+            if worker.child.state is not State.KILLED and worker.stopped_at is not None:
+                moments.append(worker.stopped_at + STOPPED_KILL)
         if not self._stopping and self._missing():
             moments.append(self._retry_at)
         if self._looks and not self._stopping:
@@ -444,15 +444,15 @@ class Master:
             "workers": [
                 {
                     "pid": pid,
-                    "state": kept.child.state.value,
-                    "code": kept.code,
-                    "due": kept.due,
-                    "age": round(now - (kept.child.spawned_at or now), 3),
+                    "state": worker.child.state.value,
+                    "code": worker.code,
+                    "due": worker.due,
+                    "age": round(now - (worker.child.spawned_at or now), 3),
                     "rss": resident(pid),
                     "pss": proportional(pid),
-                    **kept.tally.shown(now),
+                    **worker.tally.shown(now),
                 }
-                for pid, kept in self._workers.items()
+                for pid, worker in self._workers.items()
             ],
         }
 
@@ -481,7 +481,7 @@ class Master:
             return
         if pid:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
-            self._workers[pid] = Kept(Child(pid=pid, spawned_at=now), tally, self._code, number, most)
+            self._workers[pid] = WorkerProcess(Child(pid=pid, spawned_at=now), tally, self._code, number, most)
             return
         code = 1
         try:
@@ -509,8 +509,8 @@ def most_requests(settings: Settings) -> int:
     return most + random.randint(0, settings.max_requests_jitter) if most else 0  # noqa: S311 - no secret
 
 
-def _serves(kept: Kept) -> bool:
-    return kept.child.state in {State.STARTING, State.READY}
+def _serves(worker: WorkerProcess) -> bool:
+    return worker.child.state in {State.STARTING, State.READY}
 
 
 def _where(listener: Listener) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import socket
@@ -246,7 +247,8 @@ def test_stuck_request_is_shown_and_its_worker_replaced(
     assert server.raw(f"GET /{route} HTTP/1.0\r\n\r\n".encode()) == b""
     wait_until(lambda: gone(first), "the worker is gone")
     assert server.get("/")[0].status == 200
-    assert f"GET /{route}: no progress" in server.log
+    # A thread that has just answered may be kept from noting so by one that holds the interpreter.
+    assert re.search(rf"GET /{route}(, GET /)?: no progress", server.log)
     assert words in server.log
     assert f"in route_{route}\n" in server.log, "its stack"
 

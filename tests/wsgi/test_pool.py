@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from stack.wsgi.connection import IDLE_WITHIN
-from stack.wsgi.pool import LOST_AFTER, MESSAGE, NOBODY, READY, ROOM, SHARE, WANTED, Keeper, PooledSocket, Share
+from stack.wsgi.keeper import LOST_AFTER, Keeper
+from stack.wsgi.pool import MESSAGE, NOBODY, READY, ROOM, SHARE, WANTED, PooledSocket, Share
 
 from . import wire
 from .conftest import WITHIN, everything, wait_until

@@ -18,7 +18,8 @@ from stack.wsgi.address import Address, Listener
 from stack.wsgi.alone import JUDGE, Alone
 from stack.wsgi.arguments import Settings
 from stack.wsgi.connection import Service
-from stack.wsgi.pool import Keeper, Share
+from stack.wsgi.keeper import Keeper
+from stack.wsgi.pool import Share
 from stack.wsgi.state import Tally
 from stack.wsgi.threads import Threads
 
