@@ -199,20 +199,36 @@ def test_a_venv_whose_python_is_gone_is_not_passed_over(tmp_path: Path) -> None:
     python = made_venv(tmp_path / ".venv")
     python.unlink()
     python.symlink_to("/nowhere/python3")
-    with pytest.raises(ConfigError, match=r"^\.venv: the Python there does not run") as caught:
+    with pytest.raises(ConfigError, match=r"^\.venv: the Python there does not run: .*: No such file") as caught:
         find_interpreter(config(tmp_path), "app", {})
     assert f"-m venv --clear {tmp_path / '.venv'}" in caught.value.hint
 
 
 @pytest.mark.parametrize(
     ("script", "says"),
-    [("echo 3.9.18", "does not run"), ("printf 3.9.18", "is Python 3.9.18; 3.10 or newer"), ("exit 1", "does not run")],
+    [
+        ("echo 3.9.18", r"does not run: /.*/python: asked for its version, it says '3\.9\.18\\n'"),
+        ("printf 3.9.18", "is Python 3.9.18; 3.10 or newer"),
+        ("echo no such module >&2; exit 1", r"does not run: /.*/python: exit code 1 \(no such module\)"),
+    ],
 )
 def test_interpreters_that_cannot_be(tmp_path: Path, script: str, says: str) -> None:
     program(tmp_path / "python", script)
     with pytest.raises(ConfigError, match=says) as caught:
         find_interpreter(config(tmp_path, "app.python=./python"), "app", {})
     assert caught.value.hint
+
+
+def test_an_interpreter_that_may_not_be_run_is_told_so(tmp_path: Path) -> None:
+    """Anew it would be the same: what is in the way is a mode, such as that of a home which the venv links into."""
+    python = made_venv(tmp_path / ".venv")
+    python.unlink()
+    others = program(tmp_path / "others", "printf 3.11.2")
+    others.chmod(0o644)
+    python.symlink_to(others)
+    with pytest.raises(ConfigError, match=r"^\.venv: .*/\.venv/bin/python may not be run by this user") as caught:
+        find_interpreter(config(tmp_path), "app", {})
+    assert f"It is {others}:" in caught.value.hint
 
 
 # CPUs and limits.

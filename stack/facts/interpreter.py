@@ -42,10 +42,16 @@ def find_interpreter(config: Config, name: str, environ: Mapping[str, str]) -> I
     path, origin = _chosen(config.project, config.apps[name].python, environ)
     if path == sys.executable:
         return Interpreter(path, tuple(sys.version_info[:3]), origin)
-    version = _version(path)
+    try:
+        version = _version(path)
+    except PermissionError as error:
+        raise ConfigError(
+            f"{origin}: {path} may not be run by this user: {error.strerror}", _fix_permission(path, origin)
+        ) from error
+    except OSError as error:
+        why = error.strerror or error
+        raise ConfigError(f"{origin}: the Python there does not run: {path}: {why}", _fix(path, origin)) from error
     fix = _fix(path, origin)
-    if version is None:
-        raise ConfigError(f"{origin}: the Python there does not run: {path}", fix)
     if version < OLDEST:
         said, oldest = (".".join(map(str, each)) for each in (version, OLDEST))
         raise ConfigError(f"{origin}: {path} is Python {said}; {oldest} or newer is needed", fix)
@@ -94,18 +100,34 @@ def _python_of(directory: str) -> str:
     return os.path.abspath(f"{directory}/bin/python")  # noqa: PTH100 - pathlib has no word for "absolute, links kept, no .."
 
 
-def _version(path: str) -> tuple[int, ...] | None:
-    """The version that the interpreter says it is; None if it does not run. Any Python since 2.6 understands this."""
+def _version(path: str) -> tuple[int, ...]:
+    """The version that the interpreter says it is. Any Python since 2.6 understands this.
+
+    Raises:
+        OSError: it does not run; PermissionError if this user may not run it.
+    """
     words = [path, "-ESs", "-c", "import sys; sys.stdout.write('%d.%d.%d' % sys.version_info[:3])"]
     try:
         done = subprocess.run(
             words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=30, check=False
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    if done.returncode != 0 or not re.fullmatch(r"\d+\.\d+\.\d+", done.stdout):
-        return None
+    except subprocess.TimeoutExpired:
+        raise TimeoutError("it says nothing for 30 s") from None
+    if done.returncode != 0:
+        said = done.stderr.strip().rpartition("\n")[2]
+        raise OSError(f"exit code {done.returncode}{f' ({said})' if said else ''}")
+    if not re.fullmatch(r"\d+\.\d+\.\d+", done.stdout):
+        raise OSError(f"asked for its version, it says {done.stdout[:40]!r}")
     return tuple(map(int, done.stdout.split(".")))
+
+
+def _fix_permission(path: str, origin: str) -> str:
+    """What to do about a Python that is another user's: mostly a link of a venv into that user's home."""
+    real = os.path.realpath(path)
+    return (
+        f"It is {real}: have all folders on the way there opened (chmod o+x), or make the venv of a Python that all may"
+        f" run, or name another in [app] python of stack.toml (it is from {origin} now)."
+    )
 
 
 def _fix(path: str, origin: str) -> str:
