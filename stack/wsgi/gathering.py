@@ -49,7 +49,7 @@ class Pieces:
             return
         self._pieces.append(data)
         self._size += len(data)
-        if self._size >= MOST:
+        if self._size >= MOST or self._framed:  # its peer takes it slowly, or has gone: this thread is to find out
             self._send(b"")
         elif not self._watched:  # any more: `flush` says so before it looks for pieces
             self._watched = True
@@ -72,7 +72,7 @@ class Pieces:
                 self._framed = data[self._send_some(data) :]
             except BlockingIOError:
                 self._framed = data
-            except OSError:  # the request's own thread shall see it
+            except OSError:  # as `add` will find out
                 self._framed = data
                 return float("inf")
             return now + (FULL if self._framed else SOON)

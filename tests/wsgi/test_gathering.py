@@ -190,13 +190,21 @@ def test_main_thread_waits_for_nobody(peer: Peer) -> None:
     peer.add(*many)
     peer.flush(SOON)
     assert peer.within == pytest.approx(FULL)
-    peer.add(b"last")
     found = peer.arrived()
     assert 0 < len(found) < 6 * 4000
     while peer.within < float("inf"):
         peer.flush(FULL)
         found += peer.arrived()
-    assert found == b"<%b><last>" % b"".join(many)
+    assert found == b"<%b>" % b"".join(many)
+
+
+def test_who_takes_nothing_is_waited_for_by_its_own_thread_at_the_next_piece(peer: Peer) -> None:
+    """Which counts that as its peer's affair. The main thread only sees that there is no room."""
+    many = [b"%06d" % number for number in range(4000)]
+    peer.add(*many)
+    peer.flush(SOON)
+    with pytest.raises(BlockingIOError):  # in place of its wait
+        peer.add(b"last")
 
 
 def test_that_its_peer_has_gone_is_left_to_its_own_thread(peer: Peer) -> None:
@@ -205,4 +213,4 @@ def test_that_its_peer_has_gone_is_left_to_its_own_thread(peer: Peer) -> None:
     peer.flush(SOON)
     assert peer.within == float("inf")
     with pytest.raises(BrokenPipeError):
-        peer.send(b"")
+        peer.add(b"next")
