@@ -53,6 +53,7 @@ def test_command_that_is_not_there_is_5(steered: Project) -> None:
 
 def test_migration_runs_before_the_new_code(steered: Project) -> None:
     steered.write("stack.toml", "[app]\nbefore_reload = \"sh -c 'cat version.txt >> migrated.txt'\"\n")
+    steered.directory.chmod(0o777)  # root's app is another user's
     steered.up()
     assert not (steered.directory / "migrated.txt").exists()
     steered.write("version.txt", "2")

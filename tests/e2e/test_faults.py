@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import resource
 import shutil
 import signal
 import socket
@@ -381,12 +380,19 @@ def test_stopped_supervisor_is_told_by_health(kept: Kept) -> str:
 # What runs out.
 
 
+def limit(process: psutil.Process, *options: str) -> str:
+    """prlimit(1) on a process, as its own user: root may not do so to others' where it lacks CAP_SYS_RESOURCE."""
+    user, group = process.uids().real, process.gids().real
+    words = ["prlimit", f"--pid={process.pid}", *options]
+    return subprocess.run(words, user=user, group=group, capture_output=True, text=True, check=True).stdout.strip()
+
+
 @fault("no descriptors")
 def test_workers_without_descriptors_do_not_spin_and_recover(stack: Stack) -> str:
     workers = [psutil.Process(each) for each in stack.workers("app")]
-    limits = [each.rlimit(resource.RLIMIT_NOFILE) for each in workers]
-    for each, (_, most) in zip(workers, limits, strict=True):
-        each.rlimit(resource.RLIMIT_NOFILE, (20, most))
+    limits = [limit(each, "--nofile", "--output=SOFT", "--noheadings") for each in workers]
+    for each in workers:
+        limit(each, "--nofile=20:")
     try:
         with contextlib.ExitStack() as silent:
             for _ in range(60):
@@ -401,9 +407,9 @@ def test_workers_without_descriptors_do_not_spin_and_recover(stack: Stack) -> st
         until(lambda: answers(stack), "it answers again", stack.within)
         recovered = str(watch)
     finally:
-        for each, limit in zip(workers, limits, strict=True):
+        for each, soft in zip(workers, limits, strict=True):
             with contextlib.suppress(psutil.NoSuchProcess):
-                each.rlimit(resource.RLIMIT_NOFILE, limit)
+                limit(each, f"--nofile={soft}:")
     assert worked < 0.5, f"{100 * worked:.0f} % CPU for nothing"
     return f"{used} of 20 taken: {100 * worked:.0f} % CPU; back after {recovered}"
 
@@ -412,7 +418,7 @@ def test_workers_without_descriptors_do_not_spin_and_recover(stack: Stack) -> st
 def test_worker_without_memory_is_replaced_and_the_log_says_why(stack: Stack) -> str:
     before = stack.workers("app")
     for each in map(psutil.Process, before):
-        each.rlimit(resource.RLIMIT_AS, (each.memory_info().vms + (128 << 20), resource.RLIM_INFINITY))
+        limit(each, f"--as={each.memory_info().vms + (128 << 20)}:")
     watch = Watch()
     status = stack.get("/hoard").status
     assert status in (500, 502), f"the answer was {status}"
@@ -421,7 +427,7 @@ def test_worker_without_memory_is_replaced_and_the_log_says_why(stack: Stack) ->
     replaced = str(watch)
     until(lambda: says(stack, "[Mm]emory"), "the log names memory", stack.within)
     for survivor in before & stack.workers("app"):
-        psutil.Process(survivor).rlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        limit(psutil.Process(survivor), "--as=unlimited:")
     return f"{status}; replaced after {replaced}"
 
 

@@ -110,7 +110,9 @@ def served(venvs: Path) -> Iterator[Project]:
         for name, code in (("flask", FLASK), ("bottle", BOTTLE), ("pyramid", PYRAMID)):
             project.write(f"{name}-site/app.py", code)
         (project.directory / "django-site").mkdir()
-        (project.directory / "pypiserver-site" / "packages").mkdir(parents=True)
+        packages = project.directory / "pypiserver-site" / "packages"
+        packages.mkdir(parents=True)
+        packages.chmod(0o777)  # root's app is another user's
         argv = [str(python), "-m", "django", "startproject", "shop", str(project.directory / "django-site")]
         subprocess.run(argv, check=True, timeout=60)
         project.write("django-site/shop/urls.py", DJANGO)
