@@ -209,9 +209,14 @@ def test_streaming(client: Client, folder: Path) -> None:
 
 
 def test_answer_that_breaks_off_is_broken_at_the_client_too(client: Client) -> None:
-    """Over SCGI Apache passes on no Content-Length, and takes the end of the connection for that of the answer."""
-    if client.way == "scgi":
-        assert client.ask("/broken?length") == (200, b"some output")
-        return
-    with pytest.raises((HTTPException, ConnectionResetError)):
-        client.ask("/broken?length")
+    """Or it is Apache's own 503, where the end came before Apache had passed on the head (1 of 40 on a busy machine).
+
+    Over SCGI Apache passes on no Content-Length, and takes the end of the connection for that of the answer.
+    """
+    try:  # `close`: Apache would wait for the next request before it ends what it has announced to be longer
+        with client.begin("/broken?length", headers={"Connection": "close"}) as response:
+            answer = response.status, response.read()
+    except (HTTPException, ConnectionResetError):
+        assert client.way != "scgi"
+    else:
+        assert answer == (200, b"some output") if client.way == "scgi" else answer[0] == 503
