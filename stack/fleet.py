@@ -3,7 +3,7 @@
 No clock, no process, no disk: the moment is always an argument (seconds, monotonic), and whoever acts (the
 supervisor's runner, the bundled server's master) tells afterwards what happened. Three layers, each on the one before:
 
-`Child`      one process. Its state follows from its facts and is stored nowhere. Keeps the bundled server's workers.
+`Child`      one process (`child.py`). Its state follows from its facts and is stored nowhere.
 `Rollout`    the generations of one service: start the next one, switch to it once it is ready, retire the old one.
 `Fleet`      the rollouts of a stack, in tiers: web servers start after the apps and stop before them.
 
@@ -22,17 +22,16 @@ Invariants, asserted by the tests at every step of a simulation:
 8. `wake_at` is the moment at which something becomes due: never later, and never earlier.
 9. A generation that is parked, or that a web server may still use by its old link, is neither fenced nor asked to stop,
    but at a full stop. At most one is parked: the last one that served before the current.
-
-Standard library only, Python >= 3.10: the bundled server uses it inside the project's interpreter.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-__all__ = ["Act", "Action", "Child", "Fleet", "Generation", "Policy", "Refusal", "Rollout", "State", "pause"]
+from stack.child import Act, Child, Policy, State, pause
+
+__all__ = ["Action", "Fleet", "Generation", "Refusal", "Rollout"]
 
 if TYPE_CHECKING:
     from dataclasses import replace
@@ -59,109 +58,7 @@ else:
         return new
 
 
-class State(Enum):
-    """What a process is doing, as far as its facts tell."""
-
-    ABSENT = "absent"
-    STARTING = "starting"
-    READY = "ready"
-    STOPPING = "stopping"
-    KILLED = "killed"
-
-
-class Act(Enum):
-    """What is to be done to a process or generation."""
-
-    SPAWN = "spawn"
-    ASK = "ask to stop"
-    KILL = "kill"
-    LINK = "move the link to"
-    FENCE = "fence"
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """How patient to be with a process. All in seconds."""
-
-    start_within: float = 30.0
-    stop_within: float = 30.0
-    kill_again_after: float = 1.0
-    pause_first: float = 0.5
-    pause_most: float = 15.0
-    stable_after: float = 10.0
-
-
-@dataclass(frozen=True)
-class Child:
-    """One process and what is known of it. Times are None until the thing has happened."""
-
-    pid: int | None = None
-    spawned_at: float | None = None
-    ready_at: float | None = None
-    asked_at: float | None = None
-    killed_at: float | None = None
-
-    @property
-    def state(self) -> State:
-        """The latest thing that happened decides."""
-        if self.pid is None:
-            return State.ABSENT
-        if self.killed_at is not None:
-            return State.KILLED
-        if self.asked_at is not None:
-            return State.STOPPING
-        return State.STARTING if self.ready_at is None else State.READY
-
-    def deadline(self, policy: Policy, *, wanted: bool) -> tuple[float, Act] | None:
-        """When this process is due for something, and for what; None if nothing is due however long one waits.
-
-        ========  =================================  ==================
-        state     wanted                             not wanted
-        ========  =================================  ==================
-        absent    (whoever keeps it decides)         nothing
-        starting  kill after start_within            ask at once
-        ready     nothing                            ask at once
-        stopping  kill after stop_within             the same
-        killed    kill again after kill_again_after  the same
-        ========  =================================  ==================
-        """
-        if self.killed_at is not None:
-            return (self.killed_at + policy.kill_again_after, Act.KILL)
-        if self.asked_at is not None:
-            return (self.asked_at + policy.stop_within, Act.KILL)
-        if self.spawned_at is None:
-            return None
-        if not wanted:
-            return (self.spawned_at, Act.ASK)
-        return (self.spawned_at + policy.start_within, Act.KILL) if self.ready_at is None else None
-
-    def due(self, policy: Policy, now: float, *, wanted: bool) -> Act | None:
-        """What to do to this process at this moment, if anything."""
-        deadline = self.deadline(policy, wanted=wanted)
-        return deadline[1] if deadline is not None and now >= deadline[0] else None
-
-    def after(self, act: Act, now: float) -> Child:
-        """The facts once it was asked to stop, or killed."""
-        if act is Act.ASK:
-            return replace(self, asked_at=now)
-        if act is Act.KILL:
-            return replace(self, killed_at=now)
-        raise ValueError(f"a process is asked or killed, not: {act.value}")
-
-    def was_stable(self, policy: Policy, now: float) -> bool:
-        """Whether it was ready for long enough that an end now is not part of a crash loop."""
-        return self.ready_at is not None and now - self.ready_at >= policy.stable_after
-
-
-def pause(policy: Policy, failures: int) -> float:
-    """Seconds to wait before the next spawn after `failures` in a row: none at first, then doubling up to a limit."""
-    if failures <= 1:
-        return 0.0
-    return min(policy.pause_most, policy.pause_first * 2.0 ** min(failures - 2, 32))
-
-
-@dataclass(frozen=True)
-class Generation:
+class Generation(NamedTuple):
     """One running load of a service, numbered in order of spawning; `serial` names what it was asked to run."""
 
     number: int
@@ -173,8 +70,7 @@ class Generation:
     refused: bool = False  # it will not become ready, though it may still run
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """A serial that was wanted and did not come up."""
 
     serial: int
@@ -330,7 +226,7 @@ class Rollout:
         found = self.generation(number)
         if found is None or found.child.state is not State.STARTING:
             return self
-        return replace(self, generations=self._with(replace(found, child=replace(found.child, ready_at=now))))
+        return replace(self, generations=self._with(found._replace(child=found.child._replace(ready_at=now))))
 
     def became_current(self, number: int) -> Rollout:
         """The link points to it now: its serial is proven."""
@@ -340,7 +236,7 @@ class Rollout:
         previous = self.previous if self.current is None else self.current
         return replace(
             self,
-            generations=self._with(replace(found, linked=True)),
+            generations=self._with(found._replace(linked=True)),
             current=number,
             proven=found.serial,
             previous=None if previous == number else previous,
@@ -350,19 +246,19 @@ class Rollout:
     def began_fence(self, number: int) -> Rollout:
         """A fence is on its way to the generation that the link has left."""
         found = self.generation(number)
-        return self if found is None else replace(self, generations=self._with(replace(found, fencing=True)))
+        return self if found is None else replace(self, generations=self._with(found._replace(fencing=True)))
 
     def ended_fence(self, number: int) -> Rollout:
         """The fence was answered, or waited for as long as it may take: the generation may be retired."""
         found = self.generation(number)
-        return self if found is None else replace(self, generations=self._with(replace(found, fenced=True)))
+        return self if found is None else replace(self, generations=self._with(found._replace(fenced=True)))
 
     def after(self, act: Act, number: int, now: float) -> Rollout:
         """It was asked to stop, or killed."""
         found = self.generation(number)
         if found is None:
             return self
-        return replace(self, generations=self._with(replace(found, child=found.child.after(act, now))))
+        return replace(self, generations=self._with(found._replace(child=found.child.after(act, now))))
 
     def failed(self, number: int, reason: str, now: float) -> Rollout:
         """It runs but will not become ready (its probe says so): refused at once, without waiting for the timeout."""
@@ -399,7 +295,7 @@ class Rollout:
         again = generation.serial == self.proven  # a restart of what once served: not refused, tried on and on
         return replace(
             self,
-            generations=self._with(replace(generation, refused=True)),
+            generations=self._with(generation._replace(refused=True)),
             serial=self.serial if self.proven is None else self.proven,
             refusal=self.refusal if again else Refusal(generation.serial, generation.number, reason),
             failures=failures,

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from stack.fleet import Act, Action, Child, Fleet, Generation, Policy, Refusal, Rollout, State, pause
+from stack.child import Act, Child, Policy, State, pause
+from stack.fleet import Action, Fleet, Generation, Refusal, Rollout
 
 POLICY = Policy(
     start_within=30.0, stop_within=10.0, kill_again_after=1.0, pause_first=0.5, pause_most=15.0, stable_after=10.0

@@ -32,7 +32,8 @@ from typing import NamedTuple, TypeVar
 
 import pytest
 
-from stack.fleet import Act, Action, Fleet, Policy, Rollout
+from stack.child import Act, Policy
+from stack.fleet import Action, Fleet, Rollout
 
 T = TypeVar("T")
 

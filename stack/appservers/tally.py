@@ -10,8 +10,8 @@ import struct
 import time
 from typing import Any, Final
 
+from stack.child import Policy
 from stack.desired import File
-from stack.fleet import Policy
 from stack.render import render
 
 __all__ = ["VARIABLE", "file", "read"]

@@ -16,8 +16,9 @@ from dataclasses import replace
 from typing import Any
 
 from stack import hop
+from stack.child import Act, Policy, State
 from stack.desired import Probe, Service
-from stack.fleet import Act, Action, Fleet, Generation, Policy, Refusal, Rollout, State
+from stack.fleet import Action, Fleet, Generation, Refusal, Rollout
 from stack.supervisor import place, runner
 from stack.supervisor.log import Log
 from stack.supervisor.process import Process

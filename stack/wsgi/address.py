@@ -14,8 +14,8 @@ import os
 import re
 import socket
 import stat
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 PATH_LIMIT = 107  # bytes: sun_path of 108 with its final zero
 OWNER_ONLY = 0o600  # permissions of a unix socket; connecting takes the one to write
@@ -34,8 +34,7 @@ class AddressError(Exception):
     """An address that is malformed, or that cannot be listened on. The message names it and the reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """Where to listen: exactly one of `path`, `host` with `port`, and `fd` is meant."""
 
     text: str
@@ -45,8 +44,7 @@ class Address:
     fd: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
+class Listener(NamedTuple):
     """A listening socket, non-blocking. `made` tells the unix socket that we made from a later one at its path.
 
     `open_to_all`: others than its owner and its group can connect.

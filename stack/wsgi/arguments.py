@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from . import access
 from .address import OWNER_ONLY, Address, AddressError, parse
@@ -18,8 +18,7 @@ MOST_HEAD = 1 << 20  # bytes
 WIDTH = 80  # columns of --help
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """What the server was asked to do. Durations are seconds."""
 
     app: str

@@ -17,7 +17,6 @@ import contextlib
 import os
 import select
 import socket
-from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -66,7 +65,6 @@ def _always(connection: Connection) -> bool:  # noqa: ARG001 - the form of Servi
     return True
 
 
-@dataclass(slots=True)
 class Service:
     """What the connections of one process share.
 
@@ -77,18 +75,30 @@ class Service:
     connection that could stay whether it shall.
     """
 
-    app: Callable[..., Any]
-    progress: memoryview[float]
-    current: list[Environ | None] = field(default_factory=list)
-    draining: bool = False
-    exhausted: bool = False
-    max_body: int = 0
-    max_head: int = http.HEAD_LIMIT
-    head_within: float = HEAD_WITHIN
-    access: Access | None = None
-    tally: Tally | None = None
-    keep: Callable[[Connection], bool] = _always
-    gathering: Gathering = field(default_factory=Gathering)
+    draining = False
+    exhausted = False
+
+    def __init__(
+        self,
+        app: Callable[..., Any],
+        progress: memoryview[float],
+        *,
+        max_body: int = 0,
+        max_head: int = http.HEAD_LIMIT,
+        head_within: float = HEAD_WITHIN,
+        access: Access | None = None,
+        tally: Tally | None = None,
+    ) -> None:
+        self.app = app
+        self.progress = progress
+        self.current: list[Environ | None] = [None] * len(progress)
+        self.max_body = max_body
+        self.max_head = max_head
+        self.head_within = head_within
+        self.access = access
+        self.tally = tally
+        self.keep: Callable[[Connection], bool] = _always
+        self.gathering = Gathering()
 
 
 class Connection:

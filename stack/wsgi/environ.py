@@ -16,7 +16,6 @@ SCRIPT_NAME and no PATH_INFO; by their SCRIPT_FILENAME they are known, and where
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -34,33 +33,35 @@ UNTOLD = "127.0.0.1"
 APACHE = "proxy:"  # and then the URL that it has made of the request's, as in proxy:fcgi://localhost/path
 
 
-@dataclass(frozen=True, slots=True)
 class Origin:
     """What the environs of one listening address have in common. `trusted`: its peer's X-Forwarded-* are believed."""
 
-    trusted: bool
-    name: str = "localhost"
-    port: str = ""
-    multithread: bool = True
-    multiprocess: bool = True
-    base: Environ = field(init=False)
-
-    def __post_init__(self) -> None:
-        base = {
+    def __init__(
+        self,
+        *,
+        trusted: bool,
+        name: str = "localhost",
+        port: str = "",
+        multithread: bool = True,
+        multiprocess: bool = True,
+    ) -> None:
+        self.trusted = trusted
+        self.name = name
+        self.port = port
+        self.base: Environ = {
             "SCRIPT_NAME": "",
             "REMOTE_ADDR": UNTOLD,
-            "SERVER_NAME": self.name,
+            "SERVER_NAME": name,
             "SERVER_SOFTWARE": f"stackctl/{__version__}",
             "wsgi.version": (1, 0),
             "wsgi.url_scheme": "http",
             "wsgi.errors": sys.stderr,
-            "wsgi.multithread": self.multithread,
-            "wsgi.multiprocess": self.multiprocess,
+            "wsgi.multithread": multithread,
+            "wsgi.multiprocess": multiprocess,
             "wsgi.run_once": False,
             "wsgi.file_wrapper": FileWrapper,
             "wsgi.input_terminated": True,
         }
-        object.__setattr__(self, "base", base)
 
 
 def of_http(head: Head, origin: Origin, peer: tuple[str, str] | None) -> Environ:

@@ -12,7 +12,7 @@ buffer, nginx 1.22 takes that for the end of the answer, or leaves its client wa
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .http import HEAD_LIMIT
 from .protocol import ProtocolError
@@ -43,8 +43,7 @@ VALUES = {"FCGI_MPXS_CONNS": "0"}
 BROKEN = HEADER.pack(VERSION, UNKNOWN_TYPE, 0, 8, 0) + bytes(8)
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One request, but for its body. `length` is what CONTENT_LENGTH announces, None if only the body's end tells."""
 
     id: int

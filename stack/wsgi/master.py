@@ -28,10 +28,9 @@ import select
 import signal
 import sys
 import time
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..fleet import Act, Child, Policy, State, pause
+from ..child import Act, Child, Policy, State, pause
 from . import address, log, preload
 from .application import load
 from .keeper import Keeper
@@ -58,7 +57,6 @@ HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, REOPEN)
 OLD_CODE = "SIGHUP"
 
 
-@dataclass(slots=True)
 class WorkerProcess:
     """A worker as the master knows it. `tally` is shared with it; `due` is why it shall be replaced, "" if it need not.
 
@@ -66,17 +64,19 @@ class WorkerProcess:
     have, 0 for any number.
     """
 
-    child: Child
-    tally: Tally
-    code: int
-    number: int = -1
-    most: int = 0
-    due: str = ""
+    due = ""
     stopped_at: float | None = None
     shown_at: float | None = None
-    retiring: bool = False
-    left: bool = False  # whether it accepts nothing any more
-    fits: bool = True  # whether it had less memory than --max-memory when it was ready
+    retiring = False
+    left = False  # whether it accepts nothing any more
+    fits = True  # whether it had less memory than --max-memory when it was ready
+
+    def __init__(self, child: Child, tally: Tally, code: int, number: int, most: int) -> None:
+        self.child = child
+        self.tally = tally
+        self.code = code
+        self.number = number
+        self.most = most
 
 
 class Master:
@@ -199,7 +199,7 @@ class Master:
                 for pid in self._workers:
                     os.kill(pid, REOPEN)
             elif number == signal.SIGINT:
-                self._policy = replace(self._policy, stop_within=min(QUICK, self._policy.stop_within))
+                self._policy = self._policy._replace(stop_within=min(QUICK, self._policy.stop_within))
                 self._stop(INTERRUPTED, "SIGINT: stopping now")
             elif number == signal.SIGTERM:
                 self._stop(0, f"SIGTERM: finishing what is in hand, within {self._settings.stop_within:g} s")
@@ -297,7 +297,7 @@ class Master:
                 if worker is None:
                     continue
                 if what == READY:
-                    worker.child = replace(worker.child, ready_at=now)
+                    worker.child = worker.child._replace(ready_at=now)
                     self._became_ready(pid, worker)
                 elif what == LEFT:
                     worker.left = True
@@ -370,7 +370,7 @@ class Master:
         return self._settings.workers + any(each.due for each in serving) - len(serving)
 
     def _patience(self, worker: WorkerProcess) -> Policy:
-        return replace(self._policy, stop_within=QUICK) if worker.retiring else self._policy
+        return self._policy._replace(stop_within=QUICK) if worker.retiring else self._policy
 
     def _lost(self, pid: int, worker: WorkerProcess, now: float) -> Act | None:
         """Kill a worker that cannot be asked: stopped, or stuck where no other thread of it runs."""

@@ -6,18 +6,17 @@ network, or, for a unix socket that is open to everybody, by the word `unix`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 UNIX = "unix"
 
 
-@dataclass(frozen=True, slots=True)
 class Peers:
     """Peers by their networks, and perhaps those of open unix sockets."""
 
-    networks: tuple[IPv4Network | IPv6Network, ...] = ()
-    unix: bool = False
+    def __init__(self, networks: tuple[IPv4Network | IPv6Network, ...] = (), *, unix: bool = False) -> None:
+        self.networks = networks
+        self.unix = unix
 
     def __contains__(self, address: str) -> bool:
         """Whether the TCP peer of this address is among them."""
@@ -38,4 +37,4 @@ def peers(texts: list[str]) -> Peers:
     Raises:
         ValueError: one of them is no address and no network.
     """
-    return Peers(tuple(ip_network(each) for each in texts if each != UNIX), UNIX in texts)
+    return Peers(tuple(ip_network(each) for each in texts if each != UNIX), unix=UNIX in texts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from . import log
@@ -33,7 +32,7 @@ def main(arguments: list[str]) -> int:
     backlog = backlog_most(wanted.backlog)
     if backlog < wanted.backlog:
         log.line(f"--backlog {wanted.backlog}: the kernel allows {backlog} (net.core.somaxconn)")
-        wanted = replace(wanted, backlog=backlog)
+        wanted = wanted._replace(backlog=backlog)
     sys.path[:0] = [str(Path(each).absolute()) for each in wanted.pythonpath]
     listeners: list[Listener] = []
     try:

@@ -17,9 +17,8 @@ import sys
 import time
 import traceback
 from collections import deque
-from dataclasses import dataclass
 from importlib import invalidate_caches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import log
 from .access import identity
@@ -28,7 +27,6 @@ from .connection import Service
 from .environ import request_line
 from .process import die_with, few_arenas
 from .state import RECENT, REQUESTS
-from .static import Static
 from .threads import Threads
 
 if TYPE_CHECKING:
@@ -57,8 +55,7 @@ LEAVE = signal.SIGUSR2  # tells a worker whose place has been taken to finish wh
 REOPEN = signal.SIGUSR1  # tells it to open the logs again
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
+class Shared(NamedTuple):
     """What a worker has of its master's, from before the fork.
 
     `master` is its pid, `report` a pipe to it. `first_to_tell` is a pipe with one byte: of several workers that fail to
@@ -84,7 +81,6 @@ class Worker:
         self._service = Service(
             _no_app,
             shared.tally.progress,
-            [None] * settings.threads,
             max_body=settings.max_body,
             max_head=settings.max_head,
             head_within=settings.head_within,
@@ -105,7 +101,7 @@ class Worker:
         try:
             invalidate_caches()  # the master may have looked into a directory that has new modules since
             app = load(self._settings.app) if self._shared.app is None else self._shared.app
-            self._service.app = Static(app, self._settings.static) if self._settings.static else app
+            self._service.app = _with_static(app, self._settings.static) if self._settings.static else app
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a module is a failure to load too
             self._loading = False  # the master may stop us for another worker's failure: who is to tell must get to it
             self._say_once(f"cannot load {self._settings.app}", error)
@@ -232,6 +228,12 @@ class Worker:
             self._look(time.monotonic())
         self._threads.finish(self._stuck)
         return TIMED_OUT if self._stuck else 0
+
+
+def _with_static(app: Callable[..., Any], static: tuple[tuple[str, str], ...]) -> Callable[..., Any]:
+    from .static import Static  # noqa: PLC0415 - mostly there are none, and it wants email.utils
+
+    return Static(app, static)
 
 
 def _ignore(number: int, frame: object) -> None:

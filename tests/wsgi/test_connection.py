@@ -30,7 +30,7 @@ def app(environ: dict[str, Any], start_response: Callable[..., object]) -> Itera
 def pair() -> Iterator[tuple[Connection, socket.socket]]:
     near, far = socket.socketpair()
     far.setblocking(False)
-    service = Service(app, memoryview(bytearray(8)).cast("d"), [None])
+    service = Service(app, memoryview(bytearray(8)).cast("d"))
     connection = Connection(near, "", Origin(trusted=True), service, None)
     yield connection, far
     near.close()
@@ -47,7 +47,8 @@ def answered(
     """What comes back for these bytes, and whether the connection stays."""
     near, far = socket.socketpair()
     with near, far:
-        service = Service(app, memoryview(bytearray(8)).cast("d"), [None], max_body=max_body, draining=draining)
+        service = Service(app, memoryview(bytearray(8)).cast("d"), max_body=max_body)
+        service.draining = draining
         far.send(data)
         stays = Connection(near, "", Origin(trusted=True), service, None).advance(0)
         far.setblocking(False)
@@ -124,7 +125,7 @@ def test_address_may_take_one_protocol_only(only: Protocol) -> None:
     for protocol, data in requests.items():
         near, far = socket.socketpair()
         with near, far:
-            service = Service(app, memoryview(bytearray(8)).cast("d"), [None])
+            service = Service(app, memoryview(bytearray(8)).cast("d"))
             far.send(data)
             connection = Connection(near, "", Origin(trusted=False), service, only)
             assert not connection.advance(0)
@@ -144,7 +145,7 @@ def test_request_split_at_every_byte_is_answered_the_same(path: str) -> None:
     for at in range(1, len(data) - body):
         near, far = socket.socketpair()
         with near, far:
-            service = Service(app, memoryview(bytearray(8)).cast("d"), [None])
+            service = Service(app, memoryview(bytearray(8)).cast("d"))
             connection = Connection(near, "", Origin(trusted=True), service, None)
             far.send(data[:at])
             assert connection.advance(0)
@@ -213,7 +214,7 @@ def test_request_that_waits_for_its_client_is_not_stuck(pair: Pair) -> None:
 def test_client_is_waited_for_no_longer_than_its_bytes_earn(monkeypatch: pytest.MonkeyPatch) -> None:
     near, far = socket.socketpair()
     with near, far:
-        service = Service(app, memoryview(bytearray(8)).cast("d"), [None])
+        service = Service(app, memoryview(bytearray(8)).cast("d"))
         assert Connection(near, "", Origin(trusted=True), service, None)._left == float("inf"), "a web server is"
         client = Connection(near, ("192.0.2.1", 5), Origin(trusted=False), service, None)
         assert client._left == STALL
@@ -246,7 +247,7 @@ def test_client_that_does_not_take_its_answer_is_given_up(monkeypatch: pytest.Mo
     monkeypatch.setattr(connections, "STALL", 0.0)
     near, far = socket.socketpair()
     with near, far:
-        service = Service(large, memoryview(bytearray(8)).cast("d"), [None])
+        service = Service(large, memoryview(bytearray(8)).cast("d"))
         client = Connection(near, ("192.0.2.1", 5), Origin(trusted=False), service, None)
         far.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert not client.advance(0)

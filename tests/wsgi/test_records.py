@@ -43,7 +43,8 @@ class Pair:
     def __init__(self, app: App, *, draining: bool = False, max_body: int = 0) -> None:
         near, self.far = socket.socketpair()
         self.far.setblocking(False)
-        service = Service(app, memoryview(bytearray(8)).cast("d"), [None], draining=draining, max_body=max_body)
+        service = Service(app, memoryview(bytearray(8)).cast("d"), max_body=max_body)
+        service.draining = draining
         self.connection = Connection(near, "", Origin(trusted=True), service, None)
 
     def say(self, data: bytes) -> bool:

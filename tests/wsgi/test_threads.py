@@ -41,7 +41,7 @@ class Process:
         self.share = Share(keeper.pool, keeper.enroll())
         self.begun, self.released = threading.Event(), threading.Event()
         tally = Tally(threads)
-        service = Service(self.app, tally.progress, [None] * threads, tally=tally)
+        service = Service(self.app, tally.progress, tally=tally)
         settings = Settings("", (), workers=1, threads=threads)
         listeners = [Listener(Address(""), listener, open_to_all=False)]
         self.progress = tally.progress
