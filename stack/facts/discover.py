@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import difflib
 import faulthandler
 import functools
 import importlib
@@ -20,7 +19,6 @@ import importlib.util
 import inspect
 import json
 import os
-import pkgutil
 import signal
 import sys
 import traceback
@@ -175,9 +173,22 @@ def imported(path: str, name: str, search_path: str) -> types.ModuleType:
         parent, _, last = missing.rpartition(".")
         package = sys.modules.get(parent)
         paths = list(getattr(package, "__path__", ())) if parent else [search_path]
-        known = [each.name for each in pkgutil.iter_modules(paths)]
-        near = [f"{parent}.{each}".strip(".") for each in difflib.get_close_matches(last, known)]
+        near = [f"{parent}.{each}".strip(".") for each in alike(last, modules(paths))]
         raise Problem("no-module", path=path, missing=missing, search_path=search_path, near=near) from None
+
+
+def modules(paths: list[str]) -> list[str]:
+    """The names of those in these directories."""
+    import pkgutil  # noqa: PLC0415 - only for who has mistyped a name
+
+    return [each.name for each in pkgutil.iter_modules(paths)]
+
+
+def alike(name: str, names: list[str]) -> list[str]:
+    """Those that may have been meant."""
+    import difflib  # noqa: PLC0415 - the same
+
+    return difflib.get_close_matches(name, names)
 
 
 def python_files() -> Iterator[str]:
@@ -288,7 +299,7 @@ def attribute(module: types.ModuleType, path: list[str]) -> Any:
             found = getattr(found, name)
         except AttributeError:
             owner, names = ".".join((module.__name__, *path[:index])), public(found)
-            near = difflib.get_close_matches(name, names)
+            near = alike(name, names)
             raise Problem("no-attribute", owner=owner, name=name, near=near, names=names) from None
     return found
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from stack.config import AUTO, Config
 from stack.errors import ConfigError
+from stack.facts.access import hindrance, of_user
 from stack.facts.interpreter import Interpreter
 
 __all__ = ["as_user", "find_user", "group", "home"]
@@ -44,10 +45,10 @@ def find_user(config: Config, name: str, directory: str, python: Interpreter, sc
 def _configured(name: str, directory: str, python: Interpreter, script: str) -> str:
     if not _known(name):
         raise ConfigError(f"[app] user = {name!r}: this machine has no such user", f"Make it: useradd --system {name}")
-    hindrance = "" if name == "root" else _hindrance(name, directory, python, script)
-    if hindrance:
+    why = "" if name == "root" else _hindrance(name, directory, python, script)
+    if why:
         raise ConfigError(
-            f"[app] user = {name!r} cannot use the project: {hindrance}",
+            f"[app] user = {name!r} cannot use the project: {why}",
             _opened(name, (directory, python.path, script))
             or f"Let {name} read {directory}, {python.path} and {script}, or name another user.",
         )
@@ -79,8 +80,18 @@ def _opened(name: str, paths: tuple[str, ...]) -> str:
 def _hindrance(name: str, directory: str, python: Interpreter, script: str) -> str:
     """What keeps this user from running the interpreter in the project with this script; "" if nothing does.
 
-    The paths are absolute: a working directory is entered before the user is changed, so it proves nothing.
+    The paths are absolute: a working directory is entered before the user is changed, so it proves nothing. Where the
+    permissions let it in there is nothing to try; where they do not, an access control list still may.
     """
+    who = of_user(name)
+    needed = (
+        (directory, stat.S_IROTH),
+        (str(Path(python.path).parent), 0),
+        (python.path, stat.S_IXOTH),
+        (script, stat.S_IROTH),
+    )
+    if not any(hindrance(path, who, bits) for path, bits in needed):
+        return ""
     argv = [python.path, "-ESsc", CAN_USE, directory, script]
     try:
         done = subprocess.run(

@@ -19,12 +19,28 @@ from stack.facts.access import hindrance, of_user
 from .project import ROOT
 
 ONE_PROCESS = pytest.mark.xdist_group("installed")  # makes the venvs, once
-NO_INDEX = re.compile(r"NewConnectionError|ConnectionError|name resolution|ConnectTimeout|ProxyError")
+NO_INDEX = re.compile(
+    r"NewConnectionError|ConnectionError|name resolution|ConnectTimeout|ProxyError"  # pip
+    r"|Failed to fetch|error sending request"  # uv
+)
+UV = Path(sys.executable).with_name("uv")  # `make` has it, if it is to be had
 
 
 def pip(*arguments: str) -> None:
-    """Pip of the Python that runs the tests, which looks after other venvs with `--python`."""
-    argv = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments]
+    """Pip of the Python that runs the tests."""
+    run(sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments)
+
+
+def install(python: Path, *requirements: str, compiled: bool) -> None:
+    """Into the venv of that Python: with uv, which takes a tenth of the time, or with pip."""
+    if UV.exists():
+        run(UV, "pip", "install", *(["--compile-bytecode"] if compiled else []), "--python", python, *requirements)
+    else:
+        pip("--python", str(python), "install", *([] if compiled else ["--no-compile"]), *requirements)
+
+
+def run(*argv: str | Path) -> None:
+    """Run it to its end; skipped if it finds no package index."""
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
     if done.returncode and NO_INDEX.search(done.stderr):
         pytest.skip(f"no package index can be reached: {done.stderr[-300:]}")
@@ -37,8 +53,9 @@ def venv(where: Path, *requirements: str, base: str = sys.executable, compiled: 
     Unless they are compiled, which takes as long as all else, Python does so with what it imports of them, if it may.
     """
     subprocess.run([base, "-m", "venv", "--without-pip", str(where)], check=True, timeout=60)
-    pip("--python", str(where / "bin" / "python"), "install", *([] if compiled else ["--no-compile"]), *requirements)
-    return where / "bin" / "python"
+    python = where / "bin" / "python"
+    install(python, *requirements, compiled=compiled)
+    return python
 
 
 def python_for_everybody() -> str:
