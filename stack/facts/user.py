@@ -12,12 +12,12 @@ from typing import Any
 
 from stack.config import AUTO, Config
 from stack.errors import ConfigError
-from stack.facts.access import hindrance, of_user
 from stack.facts.interpreter import Interpreter
 
 __all__ = ["as_user", "find_user", "group", "home"]
 
 SERVING_USER = "www-data"
+MAY_USE = 'test -r "$1" -a -x "$1" -a -r "$2" -a -x "$3"'
 CAN_USE = "import os, sys; os.listdir(sys.argv[1]); open(sys.argv[2]).close()"
 
 
@@ -80,19 +80,17 @@ def _opened(name: str, paths: tuple[str, ...]) -> str:
 def _hindrance(name: str, directory: str, python: Interpreter, script: str) -> str:
     """What keeps this user from running the interpreter in the project with this script; "" if nothing does.
 
-    The paths are absolute: a working directory is entered before the user is changed, so it proves nothing. Where the
-    permissions let it in there is nothing to try; where they do not, an access control list still may.
+    The paths are absolute: a working directory is entered before the user is changed, so it proves nothing. A shell is
+    asked first, for it takes a fifth of the time; a Python has the words, and the last one.
     """
-    who = of_user(name)
-    needed = (
-        (directory, stat.S_IROTH),
-        (str(Path(python.path).parent), 0),
-        (python.path, stat.S_IXOTH),
-        (script, stat.S_IROTH),
-    )
-    if not any(hindrance(path, who, bits) for path, bits in needed):
+    words = ["/bin/sh", "-c", MAY_USE, "sh", directory, script, python.path]
+    if not _failure(words, name):
         return ""
-    argv = [python.path, "-ESsc", CAN_USE, directory, script]
+    return _failure([python.path, "-ESsc", CAN_USE, directory, script], name)
+
+
+def _failure(argv: list[str], name: str) -> str:
+    """The last that is said by a program that fails as this user; "" if it does not."""
     try:
         done = subprocess.run(
             argv, **as_user(name), cwd="/", stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False
