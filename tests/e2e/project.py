@@ -85,6 +85,12 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def environment_of(pid: int) -> bytes:
+    """What a process was started with, as long as it has not written over it."""
+    with open(f"/proc/{pid}/environ", "rb", buffering=0) as environment:  # noqa: PTH123 - see Project.processes
+        return environment.read()
+
+
 def lives(process: psutil.Process) -> bool:
     """Whether the process runs; one that is only not reaped yet does not."""
     try:
@@ -333,10 +339,9 @@ class Project:
         """All that live and carry the mark, or work in the project (nginx writes its title over its environment)."""
         found, mark, place = [], self.mark.encode(), f"{self.place}/"
         for pid in psutil.pids():
-            proc = Path(f"/proc/{pid}")
-            try:
-                is_in = f"{proc.joinpath('cwd').readlink()}/".replace(" (deleted)/", "/").startswith(place)
-                if (is_in or mark in proc.joinpath("environ").read_bytes()) and lives(process := psutil.Process(pid)):
+            try:  # without pathlib, which takes a fifth of what a test takes of this process
+                is_in = f"{os.readlink(f'/proc/{pid}/cwd')}/".replace(" (deleted)/", "/").startswith(place)  # noqa: PTH115
+                if (is_in or mark in environment_of(pid)) and lives(process := psutil.Process(pid)):
                     found.append(process)
             except (OSError, psutil.Error):
                 continue  # ended meanwhile, or another user's
@@ -355,9 +360,11 @@ class Project:
             self.nothing_is_left()
             for each in self._started:
                 each.wait()
-        finally:
+        except BaseException:
             for process in self.processes():
                 process.kill()
+            raise
+        finally:
             for each in self._started:
                 each.process.wait(WITHIN)
             with contextlib.suppress(StackError, OSError):
