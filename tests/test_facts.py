@@ -502,6 +502,19 @@ def test_an_app_server_that_is_nowhere_is_none(tmp_path: Path) -> None:
     assert find_server("gunicorn", interpreter(tmp_path / "venv"), {"PATH": "/nowhere"}) is None
 
 
+def test_what_pip_has_noted_of_gunicorn_saves_starting_it(tmp_path: Path) -> None:
+    python = interpreter(tmp_path / "venv")
+    program(tmp_path / "venv" / "bin" / "gunicorn", "echo 'gunicorn (version 1.2.3)'")
+    packages = tmp_path / "venv" / "lib" / "python3.11" / "site-packages"
+    versions = []
+    for each in ("gunicorn-27.0.1.dist-info", "gunicorn_extra-2.0.dist-info", "gunicorn-26.0.0.dist-info"):
+        (packages / each).mkdir(parents=True)
+        found = find_server("gunicorn", python, {})
+        assert found is not None
+        versions.append(found.version)
+    assert versions == ["27.0.1", "27.0.1", "1.2.3"], "of two, which is it? It is asked"
+
+
 def test_the_version_of_gunicorn_is_found_in_its_sentence(tmp_path: Path) -> None:
     python = interpreter(tmp_path / "venv")
     program(tmp_path / "venv" / "bin" / "gunicorn", "echo 'gunicorn (version 27.0.1)'")

@@ -33,12 +33,23 @@ def find_server(name: str, interpreter: Interpreter, environ: Mapping[str, str])
     """The program of that name: beside the app's Python, so in the project's venv, then on PATH."""
     directory = Path(interpreter.path).parent
     if os.access(directory / name, os.X_OK):
-        return _asked(str(directory / name), "")
+        version = _installed(name, directory)
+        return ServerProgram(str(directory / name), version) if version else _asked(str(directory / name), "")
     found = shutil.which(name, path=environ.get("PATH", os.defpath))
     if found is None:
         return None
     venv = directory.parent if (directory.parent / "pyvenv.cfg").is_file() else ""
     return _asked(os.path.abspath(found), str(venv))  # noqa: PTH100 - links are kept
+
+
+def _installed(name: str, directory: Path) -> str:
+    """The version of a Python program as its installer has noted it, "" if that is not clear.
+
+    The program itself would import all that it has first, at each command.
+    """
+    found = list(directory.parent.glob(f"lib/python3*/site-packages/{name}-*.dist-info"))
+    version = found[0].name.removesuffix(".dist-info").rpartition("-")[2] if len(found) == 1 else ""
+    return version if VERSION.fullmatch(version) else ""
 
 
 def _asked(path: str, venv: str) -> ServerProgram | None:
