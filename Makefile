@@ -6,13 +6,13 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 unexport PYTHONDONTWRITEBYTECODE  # hundreds of Pythons are started: what one has compiled the next need not
 
-E2E = $(BIN)/python -m pytest -m e2e --durations 12
+PYTEST = $(BIN)/python -m pytest
 # A machine that was too busy for somebody's patience gets one more chance; what is listed as failed above is to be
 # looked into all the same.
-ALONE = echo 'once more, alone:' && $(E2E) --last-failed --last-failed-no-failures none --maxfail 3
+ALONE = echo 'once more, alone:' && $(PYTEST) --last-failed --last-failed-no-failures none --maxfail 3
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check smoke format golden mistakes faults soak bench fuzz startup packages clean
+.PHONY: help up test check style smoke format golden mistakes faults soak bench fuzz startup packages clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,15 +20,18 @@ help: ## this list
 up: $(VENV)/.run ## the example project behind nginx; Ctrl-C ends it
 	@$(BIN)/stackctl --project deploy/example up $(ARGS)
 
-test: packages check smoke ## everything: check, smoke, then the real programs
-	$(E2E) -n 4 --dist loadgroup || { [ $$? -eq 1 ] && $(ALONE); }  # four at once: they wait more than they work
+# Four tests at once, and those of one process among those of many, which wait more than they work.
+test: packages style smoke ## everything: style, smoke, then all tests, those with the real programs too
+	$(PYTEST) --durations 12 -n 4 --dist loadgroup || { [ $$? -eq 1 ] && $(ALONE); }
 
-check: $(VENV)/.dev ## style, types, imports, and the tests that need no process
+check: style ## style, and the tests that need no process
+	$(PYTEST) -m "not e2e" --ignore tests/e2e -n 2 --dist worksteal
+
+style: $(VENV)/.dev ## style, types and imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --num-workers 2
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not e2e" --ignore tests/e2e -n 2 --dist worksteal
 
 smoke: packages $(VENV)/.dev ## the example project: up, health, paths, a reload under requests, down
 	$(BIN)/stackctl --project deploy/example smoke
@@ -48,7 +51,7 @@ faults: packages $(VENV)/.dev ## docs/faults.md: what holds when things go wrong
 
 soak: packages $(VENV)/.dev ## half an hour of load, reloads and deaths at random; SOAK_SECONDS, SOAK_RELOADS, SOAK_SEED
 	$(BIN)/python tests/soak.py
-	KILLS=20 $(E2E) -n 3 tests/e2e/test_crashes.py -k supervisor_killed
+	KILLS=20 $(PYTEST) -m e2e -n 3 tests/e2e/test_crashes.py -k supervisor_killed
 
 bench: packages $(VENV)/.bench ## docs/bench.md: the bundled server beside others, a run of ten minutes; BENCH_ONLY, BENCH_SECONDS
 	$(BIN)/python tests/bench/write.py
