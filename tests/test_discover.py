@@ -18,7 +18,8 @@ import pytest
 from stack.config import load, parse_set
 from stack.errors import ConfigError, StackError
 from stack.facts import AppFacts, look
-from stack.facts.app import SCRIPT
+from stack.facts.app import SCRIPT, find_app
+from stack.facts.interpreter import find_interpreter
 
 APPS = Path(__file__).parent / "apps" / "discovery"
 FLASK = f"Flask {version('flask')}"
@@ -27,8 +28,10 @@ ENVIRON = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os
 
 
 def found(project: Path, *settings: str, environ: dict[str, str] | None = None) -> AppFacts:
-    overrides = [parse_set(each) for each in (f"app.python={sys.executable}", *settings)]
-    return look(load(project, overrides).config, environ or ENVIRON).apps["app"]
+    """The app of the project. Whom root would take for it, and what else there is to look at, is for test_facts.py."""
+    overrides = [parse_set(each) for each in (f"app.python={sys.executable}", "app.user=root", *settings)]
+    config, environ = load(project, overrides).config, environ or ENVIRON
+    return find_app(config, "app", find_interpreter(config, "app", environ), environ, lambda: None)
 
 
 def refused(project: Path, *settings: str, environ: dict[str, str] | None = None) -> StackError:

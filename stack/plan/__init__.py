@@ -26,6 +26,9 @@ def plan(config: Config, facts: Facts, overrides: Iterable[Override] = ()) -> Pl
         ConfigError: a setting names something that stackctl does not have, or a value cannot be rendered.
     """
     whole, web, numbers = front(config, facts), web_server(config), limits(config, facts)
+    app_files = {name: apps.files(config, facts, numbers, name) for name in config.apps}
+    app_services = [apps.service(config, facts, numbers, name, files) for name, files in app_files.items()]
+    web_files = web.files(whole, facts)
     listen = dict.fromkeys(address for site in config.sites.values() for address in site.listen) if web.KEPT else ()
     return Plan(
         name=config.name,
@@ -33,14 +36,14 @@ def plan(config: Config, facts: Facts, overrides: Iterable[Override] = ()) -> Pl
         state_dir=str(config.state_dir),
         runtime_dir=facts.runtime_dir,
         url=url(next(iter(config.sites.values()))),
-        files=(
-            *(file for name in config.apps for file in apps.files(config, facts, numbers, name)),
-            *web.files(whole, facts),
-        ),
+        files=(*(file for files in app_files.values() for file in files), *web_files),
         checks=web.checks(facts),
         listeners=tuple(Listener(address, numbers.public_backlog) for address in listen),
-        services=(*(apps.service(config, facts, numbers, name) for name in config.apps), *web.services(whole, facts)),
-        probes=tuple(probes(config, facts, numbers, whole, web)),
+        services=(*app_services, *web.services(whole, facts, web_files)),
+        probes=(
+            *(each.probe for each in app_services if each.probe is not None),
+            *probes(config, facts, numbers, whole, web),
+        ),
         summary=tuple(summary(config, facts)),
         overrides=tuple((each.key, each.value, each.origin) for each in overrides),
         user=_user(facts),

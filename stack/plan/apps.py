@@ -139,8 +139,8 @@ def _launch(config: Config, facts: Facts, limits: Limits, name: str) -> Launch:
     )
 
 
-def service(config: Config, facts: Facts, limits: Limits, name: str) -> Service:
-    """The command that serves the app, behind its link."""
+def service(config: Config, facts: Facts, limits: Limits, name: str, files: tuple[File, ...]) -> Service:
+    """The command that serves the app, behind its link; it reads these files."""
     app, found = config.apps[name], facts.apps[name]
     server = engine(app)
     sites = list(_sites_of(config, name).values())
@@ -164,7 +164,7 @@ def service(config: Config, facts: Facts, limits: Limits, name: str) -> Service:
             within=limits.apps[name].timeout,
             hint=f"See `stackctl logs {name}`. Another path may suit better: [app] health in stack.toml.",
         ),
-        reads=digest(files(config, facts, limits, name)),
+        reads=digest(files),
         idle_within=IDLE_WITHIN if keeps_alive(app) else 0.0,
         keep_previous=app.server.keep_previous,
         tally_variable=tally.VARIABLE if server.LEAVE_SIGNAL else "",

@@ -1,4 +1,4 @@
-"""The probes: a request over each hop, the innermost first."""
+"""The probes of the sites: a request over each hop that a client's takes, the innermost first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from stack.config import Config, Site
 from stack.desired import Probe
 from stack.facts import Facts, Static
 from stack.limits import Limits
-from stack.plan import apps
 from stack.plan.sites import host, reachable
 from stack.webservers import DIRECT, EXTERNAL, PRIVATE, WebServer
 from stack.webservers.front import Front
@@ -25,12 +24,8 @@ NOT_PASSED_ON = {
 
 
 def probes(config: Config, facts: Facts, limits: Limits, front: Front, web: WebServer) -> Iterable[Probe]:
-    """The app servers on their sockets, then for each site: what the web server has loaded, the app, a static file."""
-    for name in config.apps:
-        probe = apps.service(config, facts, limits, name).probe
-        if probe is not None:
-            yield probe
-    witness = web.witness(front) if web.files(front, facts) else ""
+    """For each site: what the web server has loaded, the app, a static file."""
+    witness = web.witness(front)
     for name, site in config.sites.items():
         app = config.apps[config.app_of(site)]
         if witness:

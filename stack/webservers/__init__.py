@@ -46,8 +46,8 @@ class WebServer(Protocol):
     def checks(self, facts: Facts) -> tuple[Check, ...]:
         """The commands by which the programs themselves accept the files."""
 
-    def services(self, front: Front, facts: Facts) -> tuple[Service, ...]:
-        """The commands to keep running."""
+    def services(self, front: Front, facts: Facts, files: tuple[File, ...]) -> tuple[Service, ...]:
+        """The commands to keep running, which read these files."""
 
 
 WEB_SERVERS: MappingProxyType[str, WebServer] = MappingProxyType({PRIVATE: private, EXTERNAL: external, DIRECT: direct})

@@ -52,6 +52,6 @@ def checks(facts: Facts) -> tuple[Check, ...]:  # noqa: ARG001 - the shape of a 
     return ()
 
 
-def services(front: Front, facts: Facts) -> tuple[Service, ...]:  # noqa: ARG001 - the shape of a web server
+def services(front: Front, facts: Facts, files: tuple[File, ...]) -> tuple[Service, ...]:  # noqa: ARG001 - the same
     """None."""
     return ()

@@ -105,10 +105,10 @@ def test_every_command_has_an_example() -> None:
 def test_colour_is_for_terminals_that_want_it(project: Path) -> None:
     def shown(**environment: str) -> str:
         ours, theirs = pty.openpty()
-        argv = [sys.executable, "-P", "-m", "stack", "health"]
         environment = {**os.environ, "TERM": "xterm", **environment}
-        subprocess.run(argv, cwd=project, env=environment, stdout=theirs, stderr=theirs, timeout=WITHIN, check=False)
+        begun = warm().start(["-P", "-m", "stack", "health"], project, environment, (theirs, theirs))
         os.close(theirs)
+        begun.wait(WITHIN)
         with os.fdopen(ours, "rb", buffering=0) as terminal:
             return terminal.read(65536).decode()
 

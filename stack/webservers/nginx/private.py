@@ -54,7 +54,7 @@ def checks(facts: Facts) -> tuple[Check, ...]:
     return (Check("nginx -t", argv, forgives=MAY_NOT_BIND),)
 
 
-def services(front: Front, facts: Facts) -> tuple[Service, ...]:
+def services(front: Front, facts: Facts, files: tuple[File, ...]) -> tuple[Service, ...]:
     """Keep nginx in the foreground. It gets its public sockets by its own upgrade variable, NGINX."""
     pid_file = f"{front.runtime_dir}/nginx.g{{generation}}.pid"
     nginx = Service(
@@ -65,7 +65,7 @@ def services(front: Front, facts: Facts) -> tuple[Service, ...]:
         pid_file=pid_file,
         listeners=tuple(dict.fromkeys(address for site in front.sites for address in site.listen)),
         listeners_variable="NGINX",
-        reads=digest(files(front, facts)),
+        reads=digest(files),
         reload_signal="HUP",
         program=facts.nginx.identity if facts.nginx else "",
         logs=(f"{front.state_dir}/log/access.log",),
