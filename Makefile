@@ -20,9 +20,10 @@ help: ## this list
 up: $(VENV)/.run ## the example project behind nginx; Ctrl-C ends it
 	@$(BIN)/stackctl --project deploy/example up $(ARGS)
 
-# Four tests at once, and those of one process among those of many, which wait more than they work.
-test: packages style smoke ## everything: style, smoke, then all tests, those with the real programs too
-	$(PYTEST) --durations 12 -n 4 --dist loadgroup || { [ $$? -eq 1 ] && $(ALONE); }
+# Five tests at once, and those of one process among those of many, which wait more than they work.
+test: packages $(VENV)/.dev ## everything: style, smoke, then all tests, those with the real programs too
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync style smoke
+	$(PYTEST) --durations 12 -n 5 --dist loadgroup || { [ $$? -eq 1 ] && $(ALONE); }
 
 check: style ## style, and the tests that need no process
 	$(PYTEST) -m "not e2e" --ignore tests/e2e -n 2 --dist worksteal
