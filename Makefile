@@ -12,7 +12,7 @@ PYTEST = $(BIN)/python -m pytest
 ALONE = echo 'once more, alone:' && $(PYTEST) --last-failed --last-failed-no-failures none --maxfail 3
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check style smoke format golden mistakes faults soak bench fuzz startup packages clean
+.PHONY: help up test compiled check style smoke format golden mistakes faults soak bench fuzz startup packages clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,8 +22,11 @@ up: $(VENV)/.run ## the example project behind nginx; Ctrl-C ends it
 
 # Five tests at once, and those of one process among those of many, which wait more than they work.
 test: packages $(VENV)/.dev ## everything: style, smoke, then all tests, those with the real programs too
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync style smoke
+	@$(MAKE) --no-print-directory --jobs 3 --output-sync style smoke compiled
 	$(PYTEST) --durations 12 -n 5 --dist loadgroup || { [ $$? -eq 1 ] && $(ALONE); }
+
+compiled: $(VENV)/.dev # once, and not by each process of the tests
+	@$(PYTEST) --collect-only -q >/dev/null
 
 check: style ## style, and the tests that need no process
 	$(PYTEST) -m "not e2e" --ignore tests/e2e -n 2 --dist worksteal
@@ -69,13 +72,13 @@ packages: # what the tests need of Debian, if we may install it; the service is 
 clean: ## what was installed or made here
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache deploy/example/.stackctl
 
-# A venv without ensurepip (Debian puts it in python3-venv) gets its pip from the pip outside.
+# Its pip comes from the pip outside, if there is one, and from ensurepip else (which Debian puts in python3-venv).
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo 'Python 3.11 or newer is needed, for example: make PYTHON=python3.12'; exit 1; }
 	@echo 'making $(VENV) ...'
-	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || \
-	    { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip -q --python $(BIN)/python install pip; }
+	@{ $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install pip uv; } \
+	    >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 
 # uv installs in seconds what takes pip half a minute; where it is not to be had, or fails, pip does it or says why.
 # Compiled at once, for a server that runs as another user could not keep what it compiles.
