@@ -281,10 +281,10 @@ def test_a_place_is_taken_again_and_again(
     first, second = shares
     for turn in range(3 * ROOM):
         putter, taker = (first, second) if turn % 2 else (second, first)
-        put(putter)
-        kept = taken(taker)
-        assert kept.recv(10) == b"asked"
-        kept.close()
+        with put(putter):
+            kept = taken(taker)
+            assert kept.recv(10) == b"asked"
+            kept.close()
         keeper.sweep()
 
 
