@@ -72,13 +72,15 @@ packages: # what the tests need of Debian, if we may install it; the service is 
 clean: ## what was installed or made here
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache deploy/example/.stackctl
 
+# Only what is a venv is cleared, such as one whose Python is gone.
+CLEAR = $(if $(wildcard $(VENV)/pyvenv.cfg),--clear)
 # Its pip comes from the pip outside, if there is one, and from ensurepip else (which Debian puts in python3-venv).
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo 'Python 3.11 or newer is needed, for example: make PYTHON=python3.12'; exit 1; }
 	@echo 'making $(VENV) ...'
-	@{ $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install pip uv; } \
-	    >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@{ $(PYTHON) -m venv $(CLEAR) --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install pip uv; } \
+	    >/dev/null 2>&1 || $(PYTHON) -m venv $(CLEAR) $(VENV)
 
 # uv installs in seconds what takes pip half a minute; where it is not to be had, or fails, pip does it or says why.
 # Compiled at once, for a server that runs as another user could not keep what it compiles.
