@@ -22,6 +22,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from . import log
+from .dates import MONTHS
 
 if TYPE_CHECKING:
     from .environ import Environ
@@ -31,7 +32,6 @@ LONGEST = select.PIPE_BUF  # bytes that a pipe takes in one piece (pipe(7))
 CUTS = (LONGEST, 800, 60)  # characters of each text of a line, tried in turn until it is short enough
 MOST_PENDING = 32  # lines
 MODE = 0o640  # addresses of visitors are not for everybody
-MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 IDENTITY = re.compile(r"[0-9A-Za-z._:/+=@-]{1,128}")  # nothing that a log, a header or a shell takes for its own
 
 # What of an environ is logged; taken before the app is called, which may change it.

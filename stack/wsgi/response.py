@@ -16,8 +16,10 @@ import os
 import re
 import stat
 from functools import lru_cache
-from time import gmtime, time
+from time import time
 from typing import TYPE_CHECKING, Any, Protocol
+
+from .dates import http_date
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
 
 JOIN_LIMIT = 65536  # bytes up to which copying parts together is cheaper than another system call
 SOFTWARE = b"stackctl"
-WEEKDAYS = b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun"
-MONTHS = b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"
 
 # What comes before the status: as in HTTP, which uwsgi has too, and as in CGI (RFC 3875 6.3.3), so FastCGI and SCGI.
 AS_HTTP = b"HTTP/1.1 "
@@ -346,15 +346,8 @@ def _status_line(status: str) -> tuple[bytes, bool, bool, int]:
 @lru_cache(4)
 def _signature(now: int, told: int) -> bytes:
     """What this server adds to the headers, unless the app has told it: Date (RFC 9110 5.6.7) and Server."""
-    date = b"" if told & DATE else b"Date: %s\r\n" % _date(now)
+    date = b"" if told & DATE else b"Date: %s\r\n" % http_date(now).encode()
     return date if told & SERVER else b"%sServer: %s\r\n" % (date, SOFTWARE)
-
-
-def _date(now: int) -> bytes:
-    """The moment as RFC 9110 5.6.7 wants it, without email.utils, which takes as long to import as half of all here."""
-    year, month, day, hour, minute, second, weekday = gmtime(now)[:7]
-    date = WEEKDAYS[weekday], day, MONTHS[month - 1], year, hour, minute, second
-    return b"%s, %02d %s %04d %02d:%02d:%02d GMT" % date
 
 
 # What this server makes of a header, by its name; of most it makes nothing.

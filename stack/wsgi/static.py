@@ -16,9 +16,11 @@ import os
 import re
 import stat
 from calendar import timegm
-from email.utils import formatdate, parsedate
+from email.utils import parsedate
 from io import FileIO
 from typing import TYPE_CHECKING, Any
+
+from .dates import http_date
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -163,7 +165,7 @@ def _selected(environ: Environ, file: FileIO, name: str) -> tuple[str, Headers, 
     status = os.fstat(file.fileno())
     size, modified = status.st_size, status.st_mtime_ns // 1_000_000_000
     tag = f'"{modified:x}-{size:x}"'
-    date = formatdate(modified, usegmt=True)
+    date = http_date(modified)
     headers = [("Last-Modified", date), ("ETag", tag)]
     if not _wanted(environ, tag, modified):
         return "304 Not Modified", headers, False
