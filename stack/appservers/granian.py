@@ -39,7 +39,7 @@ def argv(launch: Launch) -> tuple[str, ...]:
         launch.program.path if launch.program else PROGRAM,
         *("--interface", "wsgi"),
         *("--uds", "{socket}"),
-        *("--uds-permissions", f"{launch.socket_mode:o}"),
+        *("--uds-permissions", f"0{launch.socket_mode:o}"),  # without the 0 it takes it for a decimal number
         *("--workers", str(launch.workers)),
         *("--blocking-threads", str(launch.app.server.threads)),
         *("--backlog", str(max(128, launch.limits.backlog))),

@@ -44,6 +44,7 @@ def test_granian_is_told_how_many_and_what_to_load(tmp_path: Path) -> None:
     assert service.argv[0] == "/srv/shop/.venv/bin/granian"
     words = " ".join(service.argv)
     assert "--workers 3 --blocking-threads 5 " in words
+    assert "--uds-permissions 0600 " in words
     assert words.endswith("/apps/app/stackctl_proxied:application")
 
 
