@@ -96,7 +96,8 @@ class Service:
     `keep_previous`: the generation before stays parked, for a rollback. `stop_word`, written to the generation's own
     fifo (`{control}`), asks it to stop; without one, or while nobody reads there, `stop_signal` does. `stop_when_idle`:
     asked while it has something in hand it would lose that, so it is asked once nobody is connected to its own socket.
-    `tally_variable` tells its workers of the generation's own file in which they tell what they do.
+    `tally_variable` tells its workers of the generation's own file in which they tell what they do. `is_batch`: it does
+    not take the CPU from others the moment that it has something to do (SCHED_BATCH, sched(7)).
     """
 
     name: str
@@ -121,6 +122,7 @@ class Service:
     keep_previous: bool = False
     stop_word: str = ""
     stop_when_idle: bool = False
+    is_batch: bool = False
     stop_signal: str = "TERM"
     orphan_signal: str = "TERM"
     start_within: float = 30.0

@@ -293,6 +293,9 @@ def _become(
         _libc.prctl(PR_SET_PDEATHSIG, int(signal.Signals[f"SIG{service.orphan_signal}"]), 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)
+        if service.is_batch and os.sched_getscheduler(0) == os.SCHED_OTHER:  # else somebody has chosen another
+            with contextlib.suppress(OSError):  # a container may forbid it
+                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         for number in OURS:
             signal.signal(number, signal.SIG_DFL)
         os.chdir(service.cwd)

@@ -94,6 +94,12 @@ def test_static_files_come_from_nginx_alone(example: Project) -> None:
         os.kill(example.pid("app"), signal.SIGCONT)
 
 
+@pytest.mark.parametrize("shown", BY_NGINX[:1], indirect=True)
+def test_nginx_takes_the_cpu_from_nobody_in_the_middle_of_an_answer(shown: Project) -> None:
+    policies = {name: {os.sched_getscheduler(each) for each in shown.workers(name)} for name in ("nginx", "app")}
+    assert policies == {"nginx": {os.SCHED_BATCH}, "app": {os.SCHED_OTHER}}
+
+
 @pytest.mark.parametrize("shown", BY_NGINX, indirect=True)
 def test_what_a_visitor_sends_arrives_and_leads_back_to_the_site(shown: Project) -> None:
     lies = {"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "other.test"}

@@ -150,6 +150,7 @@ def test_nginx_is_stopped_in_its_own_way_and_reloaded_when_its_files_change(proj
     assert before.reads == same.reads != after.reads
     assert dataclasses.replace(before, reads=after.reads) == after
     assert (before.reload_signal, before.stop_signal, before.orphan_signal) == ("HUP", "QUIT", "TERM")
+    assert before.is_batch
     assert before.listeners_variable == "NGINX"
     assert before.pid_file == "/run/stackctl/shop/nginx.g{generation}.pid"
 

@@ -70,6 +70,28 @@ def test_a_service_has_three_descriptors_and_an_empty_stdin() -> None:
     assert told(f"[sorted({number}), sys.stdin.read()]") == [[0, 1, 2, 3], ""]
 
 
+def test_only_who_is_in_no_hurry_lets_others_finish() -> None:
+    assert told("os.sched_getscheduler(0)", is_batch=True) == os.SCHED_BATCH
+    assert told("os.sched_getscheduler(0)") == os.SCHED_OTHER
+
+
+CHOSEN = """
+import os, sys
+from stack.desired import Service
+from stack.supervisor import runner
+os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+spawned = runner.spawn(Service("nginx", 1, (sys.executable, "-c", sys.argv[1]), "/", is_batch=True), 1, {})
+os.waitpid(spawned.pid, 0)
+print(os.read(spawned.output, 100).decode())
+"""
+
+
+def test_a_policy_that_somebody_has_chosen_stays() -> None:
+    argv = [sys.executable, "-c", CHOSEN, "import os; print(os.sched_getscheduler(0))"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == os.SCHED_IDLE
+
+
 def test_listeners_follow_in_their_order_and_are_announced() -> None:
     with sockets.listen("127.0.0.1:0", 1) as one, sockets.listen("127.0.0.1:0", 1) as other:
         ports = {f"127.0.0.1:{each.getsockname()[1]}": each.fileno() for each in (one, other)}

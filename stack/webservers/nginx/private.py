@@ -55,7 +55,11 @@ def checks(facts: Facts) -> tuple[Check, ...]:
 
 
 def services(front: Front, facts: Facts, files: tuple[File, ...]) -> tuple[Service, ...]:
-    """Keep nginx in the foreground. It gets its public sockets by its own upgrade variable, NGINX."""
+    """Keep nginx in the foreground. It gets its public sockets by its own upgrade variable, NGINX.
+
+    It is in no hurry (`is_batch`): were it to interrupt the app server for each answer that this one has just sent, it
+    would find that one answer alone, and the app server cold caches. docs/server.md, "nginx and the CPU", has figures.
+    """
     pid_file = f"{front.runtime_dir}/nginx.g{{generation}}.pid"
     nginx = Service(
         name="nginx",
@@ -70,6 +74,7 @@ def services(front: Front, facts: Facts, files: tuple[File, ...]) -> tuple[Servi
         program=facts.nginx.identity if facts.nginx else "",
         logs=(f"{front.state_dir}/log/access.log",),
         reopen_signal="USR1",
+        is_batch=True,
         stop_signal="QUIT",
         orphan_signal="TERM",
         stop_within=front.stop_within,
