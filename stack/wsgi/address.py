@@ -15,7 +15,10 @@ import re
 import socket
 import stat
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PATH_LIMIT = 107  # bytes: sun_path of 108 with its final zero
 OWNER_ONLY = 0o600  # permissions of a unix socket; connecting takes the one to write
@@ -59,6 +62,20 @@ class Listener(NamedTuple):
     def unix(self) -> bool:
         """Whether peers are on this machine, admitted by the socket's mode."""
         return self.socket.family == socket.AF_UNIX
+
+
+def acceptor(listening: socket.socket) -> Callable[[], tuple[socket.SocketType, object]]:
+    """What accepts a connection, as socket.accept() does, but does not wrap it: 5 instead of 8.5 us.
+
+    With uwsgi and SCGI that is a part of each request.
+    """
+    accept, family = listening._accept, int(listening.family)  # type: ignore[attr-defined] # noqa: SLF001 - what socket.accept() calls
+
+    def accepted() -> tuple[socket.SocketType, object]:
+        fd, peer = accept()
+        return socket.SocketType(family, socket.SOCK_STREAM, 0, fd), peer
+
+    return accepted
 
 
 def parse(text: str) -> Address:

@@ -126,7 +126,7 @@ class Connection:
 
     def __init__(
         self,
-        sock: socket.socket,
+        sock: socket.SocketType,
         peer: object,
         origin: Origin,
         service: Service,
@@ -630,7 +630,7 @@ class _Stdout:
 class _Once:
     """A transport that sends what can be sent at once, for the thread that must not wait for anybody."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.SocketType) -> None:
         self._sock = sock
 
     def send(self, data: bytes) -> None:

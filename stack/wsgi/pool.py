@@ -135,7 +135,7 @@ class Share:
         self.number = number
         self._mailbox = self.pool.mailboxes[number][0]
 
-    def put(self, sock: socket.socket, listener: int, *, faces: bool) -> PooledSocket | None:
+    def put(self, sock: socket.SocketType, listener: int, *, faces: bool) -> PooledSocket | None:
         """Put a connection into the pool that this thread has in hand; None if that cannot be."""
         pool = self.pool
         place = pool.occupy() if self.number >= 0 else None

@@ -45,7 +45,7 @@ def variables(buffer: bytes, limit: int = HEAD_LIMIT) -> tuple[dict[str, str], i
     names = parts[::2]
     if names[0] != "CONTENT_LENGTH" or names.count("CONTENT_LENGTH") > 1 or not LENGTH.fullmatch(parts[1]):
         raise ProtocolError(400, "an SCGI request that does not begin with its one CONTENT_LENGTH")
-    found = passed(zip(names, parts[1::2], strict=True))
+    found = passed([*zip(names, parts[1::2], strict=True)])
     if found.get("SCGI") != "1":
         raise ProtocolError(400, "an SCGI request without SCGI=1")
     return found, end + 1

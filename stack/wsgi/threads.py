@@ -26,6 +26,7 @@ import time
 from typing import TYPE_CHECKING
 
 from . import log
+from .address import acceptor
 from .alone import SLEEPS_FOR, SLOW, Alone
 from .connection import Connection, Service
 from .environ import Origin
@@ -44,7 +45,7 @@ NO_DESCRIPTORS_PAUSE = 0.05  # seconds to wait where no descriptor is free
 NARROW = 0.02  # seconds between two looks while all threads are busy, should a call get lost
 NARROW_FOR = 1.0  # seconds since all threads were found busy, until it is not narrow any more
 SELDOM = 0.01  # the same while one serves alone: looks every 2 to 5 ms took 6 % of a small Flask request
-IN_A_ROW = 4  # kept-alive connections that a thread goes on with before it looks for new ones
+IN_A_ROW = 4  # connections that a thread goes on with, kept or new, before it looks for others
 
 # One-shot: an event wakes one thread, which arms the socket again once it has accepted. Without that all idle threads
 # wake for each connection. Not EPOLLEXCLUSIVE: it wakes one process, whose thread may take another event first.
@@ -64,6 +65,7 @@ class Threads:
         self._settings = settings
         self._service = service
         self._listeners = {each.socket.fileno(): each for each in listeners}
+        self._accept = {fd: acceptor(each.socket) for fd, each in self._listeners.items()}
         self._origins = {fd: _origin(each, settings) for fd, each in self._listeners.items()}
         self._believing = Origin(trusted=True, multithread=settings.threads > 1, multiprocess=settings.workers > 1)
         self._only = {fd: _only(each, settings) for fd, each in self._listeners.items()}
@@ -205,6 +207,7 @@ class Threads:
         self._accepting.discard(fd)
         with contextlib.suppress(OSError):
             self._epoll.unregister(fd)
+        self._accept.pop(fd, None)
         listener = self._listeners.pop(fd, None)
         if listener is not None:
             listener.socket.close()
@@ -229,9 +232,9 @@ class Threads:
                     if False not in busy and not self._is_watched:
                         self._call()
                     if fd == shared:
-                        self._go_on(index)
+                        self._go_on(fd, index, self._taken)
                     elif fd in accepting:
-                        self._accept(fd, index)
+                        self._go_on(fd, index, self._accepted, fd)
                     else:
                         connection = waiting.pop(fd, None)
                         if connection is not None:
@@ -258,26 +261,17 @@ class Threads:
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake, b".")
 
-    def _accept(self, fd: int, index: int) -> None:
-        """Accept a connection and go on with it at once: what it asks is mostly there already."""
+    def _go_on(self, fd: int, index: int, get: Callable[..., Connection | None], *arguments: int) -> None:
+        """Go on with a connection at once: what it asks is mostly there already. And so with some that follow it."""
         try:
-            connection = self._got(self._accepted, fd)
+            connection = self._got(get, *arguments)
         finally:
             self._arm(fd)
-        if connection is not None:
-            self._advance(connection, index)
-
-    def _go_on(self, index: int) -> None:
-        """Go on with connections that have been kept, by whatever process."""
-        try:
-            connection = self._got(self._taken)
-        finally:
-            self._arm(self._share.pool.epoll.fileno())
         left = IN_A_ROW
         while connection is not None:
             self._advance(connection, index)
             left -= 1
-            connection = self._got(self._taken) if left else None
+            connection = self._got(get, *arguments) if left else None
 
     def _arm(self, fd: int) -> None:
         with contextlib.suppress(OSError):  # left meanwhile
@@ -301,10 +295,10 @@ class Threads:
             BlockingIOError: there is none, or none any more.
             OSError: see accept().
         """
-        listener = self._listeners.get(fd)
-        if listener is None:  # left meanwhile
+        accept = self._accept.get(fd)
+        if accept is None:  # left meanwhile
             raise BlockingIOError
-        sock, peer = listener.socket.accept()
+        sock, peer = accept()
         return self._connection(sock, peer, fd)
 
     def _taken(self) -> Connection | None:
@@ -324,7 +318,7 @@ class Threads:
                 raise
         return kept.connection
 
-    def _connection(self, sock: socket.socket, peer: object, listener: int) -> Connection:
+    def _connection(self, sock: socket.SocketType, peer: object, listener: int) -> Connection:
         origin = self._origins[listener]
         if isinstance(peer, tuple) and peer[0] in self._settings.forwarded_from:
             origin = self._believing
