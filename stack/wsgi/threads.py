@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from .pool import Share
 
 NO_DESCRIPTORS_PAUSE = 0.05  # seconds to wait where no descriptor is free
-NARROW = 0.02  # seconds between two looks while all threads are busy, should a call get lost
+NARROW = 0.05  # seconds between two looks while all threads are busy at times
 NARROW_FOR = 1.0  # seconds since all threads were found busy, until it is not narrow any more
 SELDOM = 0.01  # the same while one serves alone: looks every 2 to 5 ms took 6 % of a small Flask request
 IN_A_ROW = 4  # connections that a thread goes on with, kept or new, before it looks for others
@@ -77,9 +77,8 @@ class Threads:
         self._finished = False
         self._left_pool = False
         self._is_narrow = False
-        self._is_watched = False
         self._narrow_at = 0.0
-        self._look_after = SLOW
+        self._look_after = NARROW
         self.alone = Alone(service)
         service.keep = self._keep
         service.gathering.call = self._wake_up
@@ -130,7 +129,6 @@ class Threads:
         elif now >= self._narrow_at + NARROW_FOR:
             self._is_narrow = False
             self.alone.end()
-        self._is_watched = self._is_narrow and (self.alone.serves or False not in self._busy)
         self._look_after = self._until_look(now) if self.alone.serves else NARROW
 
     def _until_look(self, now: float) -> float:
@@ -229,7 +227,7 @@ class Threads:
                 events = self._at_once() if unwritten else ()
                 for fd, _ in events or epoll.poll(-1, 1):
                     busy[index] = True
-                    if False not in busy and not self._is_watched:
+                    if False not in busy and not self._is_narrow:
                         self._call()
                     if fd == shared:
                         self._go_on(fd, index, self._taken)
@@ -251,10 +249,9 @@ class Threads:
         return events
 
     def _call(self) -> None:
-        """All are busy: the main thread shall look, and more often."""
+        """All are busy: the main thread shall look at them from now on."""
         self._narrow_at = time.monotonic()
-        self._look_after = SLOW
-        self._is_narrow = self._is_watched = True
+        self._is_narrow = True
         self._wake_up()
 
     def _wake_up(self) -> None:
