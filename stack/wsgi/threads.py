@@ -45,7 +45,7 @@ NO_DESCRIPTORS_PAUSE = 0.05  # seconds to wait where no descriptor is free
 NARROW = 0.05  # seconds between two looks while all threads are busy at times
 NARROW_FOR = 1.0  # seconds since all threads were found busy, until it is not narrow any more
 SELDOM = 0.01  # the same while one serves alone: looks every 2 to 5 ms took 6 % of a small Flask request
-IN_A_ROW = 4  # connections that a thread goes on with, kept or new, before it looks for others
+IN_A_ROW = 4  # connections, kept or new, that a thread goes on with before it looks for others
 
 # One-shot: an event wakes one thread, which arms the socket again once it has accepted. Without that all idle threads
 # wake for each connection. Not EPOLLEXCLUSIVE: it wakes one process, whose thread may take another event first.
