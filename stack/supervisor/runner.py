@@ -228,7 +228,10 @@ def tell(pid: int, name: str) -> None:
 
 
 def write_word(service: Service, number: int) -> bool:
-    """Writes the word that asks a generation to stop into its fifo; whether somebody was there to read it."""
+    """Writes the word that asks a generation to stop into its fifo; whether somebody was there to read it.
+
+    Its tally is taken from the disk: so its workers see it, too, if it does not tell all of them.
+    """
     if not service.stop_word:
         return False
     try:
@@ -243,6 +246,7 @@ def write_word(service: Service, number: int) -> bool:
         return False
     finally:
         os.close(fifo)
+    Path(generation_tally(service, number)).unlink(missing_ok=True)
     return True
 
 

@@ -17,8 +17,9 @@ import psutil
 import pytest
 
 from .client import PATIENCE
+from .conftest import Copy
 from .installed import python_for_everybody
-from .project import APPS, Project, until
+from .project import APPS, Project, lives, until
 
 pytestmark = pytest.mark.e2e
 
@@ -296,3 +297,38 @@ def test_worker_whose_requests_nobody_can_watch_any_more_is_replaced(steered: Pr
         go_on.touch()
         assert answer.result(PATIENCE).text == before, "what it has in hand ends"
     until(lambda: serves_anew(steered, before), "another serves")
+
+
+WAITS_AS_IT_LOADS = """
+import os, pathlib, time
+here = pathlib.Path(__file__).parent
+if (here / "held").exists():
+    (here / "loading").touch()
+    while not (here / "go").exists():
+        time.sleep(0.01)
+(here / f"{os.getpid()}.loaded").touch()
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"""
+
+
+@pytest.mark.parametrize("engine", ["bundled", "uwsgi"])
+def test_worker_that_loads_the_app_as_it_is_to_stop_holds_nobody_up(copy: Copy, engine: str) -> None:
+    """uWSGI's master tells its workers once that they shall end, and one that still loads the app misses it."""
+    project = copy(None)
+    project.write("app.py", WAITS_AS_IT_LOADS)
+    project.directory.chmod(0o777)
+    project.up("--server", engine, "--workers", "2", "--set=server.timeout=15", "--set=server.stop_within=25")
+    workers = project.workers("app")
+    until(lambda: all((project.directory / f"{each}.loaded").exists() for each in workers), "both have loaded the app")
+    (project.directory / "held").touch()
+    killed, other = map(psutil.Process, workers)
+    killed.kill()
+    until((project.directory / "loading").exists, "the next worker loads the app")
+    down = project.start("down")
+    until(lambda: not lives(other), "the other has been told to stop")
+    (project.directory / "go").touch()
+    assert down.wait() == 0
+    assert "kills" not in project.log()
