@@ -51,7 +51,7 @@ class Alone:
         """See how the requests of all threads are."""
         self._threads = threads
         if self.serves and self._needs_help(now):
-            self._give_up(now)
+            self.give_up(now)
         if now < self._judged_at + JUDGE or len(threads) == 1:
             return
         worked = sum(sum(_scheduled(each)) for each in threads)
@@ -63,7 +63,7 @@ class Alone:
             self.serves = work >= WORTH * seconds and now >= self._try_at and not self._service.draining
             self._began = now
         elif waiting >= WAITS * seconds:
-            self._give_up(now)
+            self.give_up(now)
         else:
             self._try_after = TRY_AGAIN
 
@@ -74,8 +74,8 @@ class Alone:
             for _ in self._threads:
                 self._gate.release()
 
-    def _give_up(self, now: float) -> None:
-        """One thread is not enough."""
+    def give_up(self, now: float) -> None:
+        """One thread is not enough. For any thread: what comes of two at once is that it is tried again later."""
         self.end()
         self._try_at = now + self._try_after
         self._try_after = min(2 * self._try_after, TRY_AT_LAST)

@@ -24,6 +24,7 @@ from . import environ as environs
 from . import fastcgi, http, log, scgi, uwsgi
 from .access import NOBODY, asked, identify, identity
 from .body import NOTHING, Body, BodyCut, BodyTooLarge, ChunkedBody, LengthBody, PiecedBody
+from .bulkhead import Bulkhead
 from .gathering import Gathering, Pieces
 from .protocol import Protocol, ProtocolError, name, spoken
 from .response import AS_CGI, AS_HTTP, PeerGone, Response, answer
@@ -99,6 +100,7 @@ class Service:
         self.tally = tally
         self.keep: Callable[[Connection], bool] = _always
         self.gathering = Gathering()
+        self.bulkhead = Bulkhead()
 
 
 class Connection:
@@ -109,6 +111,7 @@ class Connection:
 
     # Here, not set for each connection: over uwsgi there is one for each request.
     registered = False
+    held = False  # whether the request that has arrived is to wait for another thread
     _fresh = True  # nothing has arrived
     _keeps = False  # whether the client wants the connection to stay
     _kept = False  # whether it can
@@ -120,6 +123,7 @@ class Connection:
     _waits = True  # whether a body that has not arrived is waited for, on a thread
     _buffer = b""
     _records: fastcgi.Records | None = None  # of FastCGI
+    _asked: fastcgi.Request | None = None  # what is held, of FastCGI
     _thread = 0
     _pieces: Pieces | None = None  # of the answer, that are sent soon
     _clock = ""  # the variable in which the web server tells when it took the request
@@ -177,7 +181,7 @@ class Connection:
         """Do what the arrived bytes allow, on the given thread; whether to wait for more."""
         self._thread = thread
         try:
-            return self._arrive() if self._unread is None else self._requests()
+            return self._arrive() if self._unread is None and not self.held else self._requests()
         except ProtocolError as error:
             with contextlib.suppress(OSError):
                 self._refuse(error)
@@ -245,6 +249,9 @@ class Connection:
         length = head.length
         if length:
             self._check(length)
+        environ = environs.of_http(head, self._origin, self._peer)
+        if self._waits_for_another(environ):
+            return None
         data = arrived[head.size :]
         self._buffer = b""
         self._keeps = head.keep_alive
@@ -258,7 +265,7 @@ class Connection:
                 body = ChunkedBody(data, receive, self._service.max_body)
             else:
                 body = LengthBody(length, data, receive)
-        self._serve(environs.of_http(head, self._origin, self._peer), body, response, arrived)
+        self._serve(environ, body, response, arrived)
         if not response.whole or not response.keep_alive:
             return self._end(response, unread=head.keep_alive or body.unread != 0)
         if body is NOTHING:
@@ -310,6 +317,8 @@ class Connection:
         length = length_of(variables)
         if length:
             self._check(length)
+        if self._waits_for_another(environ):
+            return None
         data = self._buffer[size:]
         self._buffer = b""
         body = LengthBody(length, data, self._receive) if length else NOTHING
@@ -323,13 +332,16 @@ class Connection:
             raise AssertionError("not FastCGI")
         records.receive(self._buffer)
         self._buffer = b""
-        request = records.request()
+        request, self._asked = self._asked or records.request(), None
         self._reply()
         if request is None:
             return self._linger() if records.closing else records.idle or None
         environ = environs.of_variables(request.variables, self._origin)
         if request.length:
             self._check(request.length)
+        if self._waits_for_another(environ):
+            self._asked = request
+            return None
         body = NOTHING if records.done else PiecedBody(records, self._receive_records, self._service.max_body)
         response = Response(_Stdout(self, request.id), environ["REQUEST_METHOD"], None, _never, AS_CGI)
         self._serve(environ, body, response)
@@ -348,6 +360,11 @@ class Connection:
         return True
 
     _STEPS: ClassVar = {HTTP: _http, UWSGI: _packet, FASTCGI: _fastcgi, SCGI: _packet}
+
+    def _waits_for_another(self, environ: Environ) -> bool:
+        """Whether the request had better wait for another thread. Not twice."""
+        self.held = not self.held and self._service.bulkhead.holds(environ)
+        return self.held
 
     def _check(self, length: int) -> None:
         """Refuse a body that is too large, before anything is done for it."""
@@ -386,10 +403,12 @@ class Connection:
         progress[thread] = 0.0
         service.current[thread] = None
         self.since = ended = monotonic()
+        took = ended - began
+        service.bulkhead.ended(environ, took)
         if tally is not None:
-            tally.ends(thread, response.failed, response.sent, ended, ended - began)
+            tally.ends(thread, response.failed, response.sent, ended, took)
         if access is not None:
-            access.write(request, response.status, response.sent, ended - began)
+            access.write(request, response.status, response.sent, took)
         if response.fault:
             log.line(f"{environs.request_line(environ)}: {response.fault} ({identity(environ)})")
 

@@ -41,7 +41,7 @@ class Keeper(Share):
         if number < 0:
             return
         pool = self.pool
-        pool.live[number] = 0
+        pool.live[number] = pool.free[number] = 0
         self.sweep()
         for place in pool.used():
             if pool.holders[place] == number:

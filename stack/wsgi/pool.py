@@ -59,12 +59,13 @@ class Pool:
         self.numbers, self.null = _reserve(beside=2 * (processes + 1) + 4)
         self.places = {number: place for place, number in enumerate(self.numbers)}
         room = len(self.numbers)
-        memory = memoryview(mmap.mmap(-1, 15 * room + processes))
+        memory = memoryview(mmap.mmap(-1, 15 * room + 2 * processes + 1))
         self.since = memory[: 8 * room].cast("d")
         self.generations = memory[8 * room : 12 * room].cast("I")
         self.holders = memory[12 * room : 14 * room].cast("H")
         self.faces = memory[14 * room : 15 * room]
-        self.live = memory[15 * room :]
+        self.live = memory[15 * room : 15 * room + processes]
+        self.free = memory[15 * room + processes :]
         self.live[MASTER] = 1
         with select.epoll() as epoll:
             self.epoll = select.epoll.fromfd(_high(os.dup(epoll.fileno())))
@@ -134,6 +135,15 @@ class Share:
         """From now on this is the process of that number, with all that it has inherited."""
         self.number = number
         self._mailbox = self.pool.mailboxes[number][0]
+
+    def tell(self, *, free: bool) -> None:
+        """Tell the others whether a thread of this process is free."""
+        self.pool.free[self.number] = free
+
+    @property
+    def others_free(self) -> bool:
+        """Whether a thread of another process is."""
+        return any(free and number != self.number for number, free in enumerate(self.pool.free))
 
     def put(self, sock: socket.SocketType, listener: int, *, faces: bool) -> PooledSocket | None:
         """Put a connection into the pool that this thread has in hand; None if that cannot be."""

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 from . import log
 from .address import acceptor
 from .alone import SLEEPS_FOR, SLOW, Alone
+from .bulkhead import LOOK, Bulkhead
 from .connection import Connection, Service
 from .environ import Origin
 from .pool import PooledSocket
@@ -76,11 +77,13 @@ class Threads:
         self._threads: list[threading.Thread] = []
         self._finished = False
         self._left_pool = False
+        self._is_full = False
         self._is_narrow = False
         self._narrow_at = 0.0
         self._look_after = NARROW
         self.alone = Alone(service)
         service.keep = self._keep
+        service.bulkhead = self._bulkhead = Bulkhead(self._busy, self.alone, share)
         service.gathering.call = self._wake_up
 
     # For the main thread.
@@ -105,6 +108,7 @@ class Threads:
 
     def accept(self) -> None:
         """From now on they do."""
+        self._share.tell(free=True)
         for fd in (*self._accepting, self._share.pool.epoll.fileno()):
             self._epoll.register(fd, LISTEN)
 
@@ -145,6 +149,7 @@ class Threads:
     def drain(self, now: float) -> None:
         """From now on connections end after an answer; `done` tells when all have."""
         self._service.draining = True
+        self._share.tell(free=False)
         self.alone.end()
         self._share.drain(now)
         for each in list(self.waiting.values()):
@@ -170,6 +175,8 @@ class Threads:
         An idle connection is left for `grace` seconds to its peer, to close it or to use it once more.
         """
         if any(busy and index not in stuck for index, busy in enumerate(self._busy)):
+            return False
+        if self._bulkhead.held and len(stuck) < len(self._busy):
             return False
         if not self._left_pool and not self._share.quiet(now, grace):
             return False
@@ -216,6 +223,7 @@ class Threads:
         """The life of a thread."""
         epoll, accepting, waiting, service = self._epoll, self._accepting, self.waiting, self._service
         alone, busy, shared = self.alone, self._busy, self._share.pool.epoll.fileno()
+        held = self._bulkhead.held
         unwritten = () if service.access is None else service.access.pending
         while not self._finished:
             if alone.serves and index:
@@ -224,11 +232,11 @@ class Threads:
                 busy[index] = False
                 continue
             try:
+                if held:
+                    self._go_on_held(index)
                 events = self._at_once() if unwritten else ()
-                for fd, _ in events or epoll.poll(-1, 1):
-                    busy[index] = True
-                    if False not in busy and not self._is_narrow:
-                        self._call()
+                for fd, _ in events or epoll.poll(LOOK if held else -1, 1):
+                    self._begins(index)
                     if fd == shared:
                         self._go_on(fd, index, self._taken)
                     elif fd in accepting:
@@ -239,7 +247,24 @@ class Threads:
                             self._advance(connection, index)
             except BaseException as error:  # noqa: BLE001 - a thread less is a server that slowly stops answering
                 log.failure("an error of the server itself", error)
-            busy[index] = False
+            self._rests(index)
+
+    def _begins(self, index: int) -> None:
+        """This thread has something in hand."""
+        self._busy[index] = True
+        if False not in self._busy:
+            if not self._is_full:
+                self._is_full = True
+                self._share.tell(free=False)
+            if not self._is_narrow:
+                self._call()
+
+    def _rests(self, index: int) -> None:
+        """It has nothing any more."""
+        self._busy[index] = False
+        if self._is_full:
+            self._is_full = False
+            self._share.tell(free=not self._service.draining)
 
     def _at_once(self) -> list[tuple[int, int]]:
         """What is ready, without waiting; if nothing is, there is time for the access log."""
@@ -269,6 +294,14 @@ class Threads:
             self._advance(connection, index)
             left -= 1
             connection = self._got(get, *arguments) if left else None
+
+    def _go_on_held(self, index: int) -> None:
+        """Go on with a slow request that has been held, if it need not wait any more."""
+        connection = self._bulkhead.due()
+        if connection is not None:
+            self._begins(index)
+            self._advance(connection, index)
+            self._rests(index)
 
     def _arm(self, fd: int) -> None:
         with contextlib.suppress(OSError):  # left meanwhile
@@ -328,7 +361,11 @@ class Threads:
         finally:
             if not stays:
                 connection.close()
-        if stays:
+        if not stays:
+            return
+        if connection.held:  # by now: before this whoever is free must not have it
+            self._bulkhead.held.append(connection)
+        else:
             self._wait_for(connection)
 
     def _wait_for(self, connection: Connection) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from stack.wsgi import bulkhead
 from stack.wsgi.address import Address, Listener
 from stack.wsgi.alone import JUDGE, Alone
 from stack.wsgi.arguments import Settings
@@ -23,7 +24,7 @@ from stack.wsgi.pool import Share
 from stack.wsgi.state import Tally
 from stack.wsgi.threads import Threads
 
-from .conftest import WITHIN, wait_until
+from .conftest import WITHIN, request, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,7 +42,7 @@ class Process:
         self.share = Share(keeper.pool, keeper.enroll())
         self.begun, self.released = threading.Event(), threading.Event()
         tally = Tally(threads)
-        service = Service(self.app, tally.progress, tally=tally)
+        self.service = service = Service(self.app, tally.progress, tally=tally)
         settings = Settings("", (), workers=1, threads=threads)
         listeners = [Listener(Address(""), listener, open_to_all=False)]
         self.progress = tally.progress
@@ -220,3 +221,71 @@ def test_main_thread_need_not_look_where_nothing_is_asked(made: Any) -> None:
     process.released.set()
     client.answer()
     wait_until(lambda: process.look() and process.threads.look_within == float("inf"), "it is at rest again")
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Callable[[Process], None]:
+    """Has a process know that /wait is slow. What waits because of that does so until it need not."""
+    monkeypatch.setattr(bulkhead, "LONGEST", 10 * WITHIN)
+
+    def know(process: Process) -> None:
+        for path, seconds in (("/", 0.001), ("/wait", 10 * WITHIN), ("/wait", 10 * WITHIN)):
+            process.service.bulkhead.ended({"REQUEST_METHOD": "GET", "PATH_INFO": path}, seconds)
+
+    return know
+
+
+@pytest.mark.parametrize("protocol", ["http", "uwsgi", "fastcgi", "scgi"])
+def test_slow_request_does_not_take_the_last_thread(made: Any, slow: Callable[[Process], None], protocol: str) -> None:
+    process, connect = made(2)
+    slow(process)
+    first, second, quick = connect(), connect(), connect()
+    first.ask(b"wait")
+    assert process.begun.wait(WITHIN)
+    second.sock.sendall(request(protocol, "/wait"))
+    wait_until(lambda: process.service.bulkhead.held, "held")
+    for _ in range(3):
+        quick.ask()
+        quick.answer()  # nobody would answer, were both threads at the slow ones
+    assert process.service.bulkhead.held
+    process.released.set()
+    first.answer()
+    assert b"\r\n\r\nok" in second.sock.recv(4096)
+    assert not process.service.bulkhead.held
+
+
+def test_who_ends_answers_the_slow_request_that_waits(made: Any, slow: Callable[[Process], None]) -> None:
+    process, connect = made(2)
+    slow(process)
+    first, second = connect(), connect()
+    first.ask(b"wait")
+    assert process.begun.wait(WITHIN)
+    second.ask(b"wait")
+    wait_until(lambda: process.service.bulkhead.held, "held")
+    process.threads.drain(time.monotonic())
+    assert process.threads.leave(empty=True)
+    stuck = {index for index, since in enumerate(process.progress) if since}
+    assert not process.threads.done(time.monotonic(), stuck, 0.0)
+    process.released.set()
+    first.answer()
+    second.answer()
+
+
+def test_slow_request_that_has_waited_is_answered_once_though_nothing_is_slow_any_more(
+    made: Any, slow: Callable[[Process], None]
+) -> None:
+    process, connect = made(2)
+    slow(process)
+    first, second = connect(), connect()
+    first.ask(b"wait")
+    assert process.begun.wait(WITHIN)
+    second.ask(b"wait")
+    wait_until(lambda: process.service.bulkhead.held, "held")
+    process.service.bulkhead.slow.clear()
+    process.released.set()
+    first.answer()
+    for _ in range(2):
+        second.answer()
+        second.ask()
+    second.answer()
+    assert not process.service.bulkhead.held
