@@ -17,6 +17,7 @@ import contextlib
 import os
 import select
 import socket
+import struct
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -31,7 +32,7 @@ from .response import AS_CGI, AS_HTTP, PeerGone, Response, answer
 from .variables import length as length_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from .access import Access
     from .environ import Environ, Origin
@@ -46,6 +47,7 @@ DROP_WITHIN = 10.0  # seconds that the rest of a body which the app did not read
 DISCARD_LIMIT = 1 << 20  # bytes of a body that the app did not read, up to which reading them saves the connection
 LINGER = 2.0  # seconds to go on reading, and dropping, after an answer that came before the end of its request
 RECEIVE = 65536  # bytes to ask for at a time
+TIMEVAL = struct.Struct("@ll")  # seconds, microseconds, as socket(7) has them
 FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 HTTP, UWSGI, FASTCGI, SCGI = Protocol  # looked up once: an Enum's own way takes longer
 
@@ -126,6 +128,7 @@ class Connection:
     _asked: fastcgi.Request | None = None  # what is held, of FastCGI
     _thread = 0
     _pieces: Pieces | None = None  # of the answer, that are sent soon
+    _is_patient = False  # whether the kernel waits for no longer than STALL until the web server takes something
     _clock = ""  # the variable in which the web server tells when it took the request
 
     def __init__(
@@ -554,7 +557,20 @@ class Connection:
         if progress[self._thread]:
             progress[self._thread] = monotonic()
 
+    def send_all(self, parts: Sequence[bytes]) -> None:
+        """Send all of these, which are much."""
+        if self._pieces is not None:
+            self.send(b"")
+        if self._peer is None:
+            self._send_waiting(parts)
+        else:
+            for each in parts:
+                self.send(each)
+
     def _send_rest(self, data: memoryview) -> None:
+        if self._peer is None:
+            self._send_waiting((data,))
+            return
         while data:
             if not self._wait(select.POLLOUT):
                 raise PeerGone("the peer took nothing, or too slowly")
@@ -567,11 +583,41 @@ class Connection:
             self._moved(sent)
             data = data[sent:]
 
+    def _send_waiting(self, parts: Sequence[bytes | memoryview]) -> None:
+        """Send to the web server, with the kernel to wait for room: a tenth less CPU for a megabyte."""
+        if not self._is_patient:
+            self._is_patient = True
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, TIMEVAL.pack(int(STALL), int(STALL % 1 * 1e6)))
+        progress, thread = self._service.progress, self._thread
+        counted = progress[thread] > 0
+        progress[thread] = 0.0
+        left = [memoryview(each) for each in parts]
+        try:
+            while left:
+                sent = self.sock.sendmsg(left, (), socket.MSG_NOSIGNAL)
+                while left and sent >= len(left[0]):
+                    sent -= len(left.pop(0))
+                if left:
+                    left[0] = left[0][sent:]
+        except BlockingIOError:
+            raise PeerGone("the peer took nothing") from None
+        except OSError as error:
+            raise PeerGone(str(error)) from error
+        finally:
+            if counted:
+                progress[thread] = monotonic()
+
     def send_file(self, fd: int, offset: int, count: int) -> int:
         """Send part of a file; how many bytes of it there were."""
         if self._pieces is not None:
             self.send(b"")
         self.sock.setblocking(False)
+        try:
+            return self._send_file(fd, offset, count)
+        finally:
+            self.sock.setblocking(True)
+
+    def _send_file(self, fd: int, offset: int, count: int) -> int:
         left = count
         waited = False
         while left:
@@ -629,6 +675,11 @@ class _Stdout:
         for each in self._records(data):
             self._connection.send(each)
 
+    def send_all(self, parts: Sequence[bytes]) -> None:
+        """Send all of these."""
+        for each in parts:
+            self.send(each)
+
     def send_file(self, fd: int, offset: int, count: int) -> int:
         """Send part of a file. One that has become shorter leaves a record incomplete: the answer breaks off."""
         sent = 0
@@ -655,6 +706,10 @@ class _Once:
     def send(self, data: bytes) -> None:
         """Send as much of it as there is room for."""
         self._sock.send(data, FLAGS)
+
+    def send_all(self, parts: Sequence[bytes]) -> None:
+        """Not needed for an error's few bytes."""
+        raise NotImplementedError
 
     def pieces(self, frame: Callable[[bytes], bytes]) -> Pieces:
         """Not needed either."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .dates import http_date
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
     from .gathering import Pieces
@@ -52,6 +52,9 @@ class Transport(Protocol):
 
     def send(self, data: bytes) -> None:
         """Send all of it."""
+
+    def send_all(self, parts: Sequence[bytes]) -> None:
+        """Send all of these, one after the other."""
 
     def pieces(self, frame: Callable[[bytes], bytes]) -> Pieces:
         """Where to add what is to be sent soon, in such a frame; no more than JOIN_LIMIT at a time."""
@@ -297,9 +300,8 @@ class Response:
     def _emit(self, parts: tuple[bytes, ...]) -> None:
         if sum(map(len, parts)) <= JOIN_LIMIT:
             self._transport.send(b"".join(parts))
-            return
-        for part in parts:
-            self._transport.send(part)
+        else:
+            self._transport.send_all(parts)
 
 
 def _chunk(data: bytes) -> bytes:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
+from http.client import HTTPResponse
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,12 +15,14 @@ from stack.wsgi import connection as connections
 from stack.wsgi.connection import HEAD_WITHIN, IDLE_WITHIN, SLOWEST, STALL, Connection, Service
 from stack.wsgi.environ import Origin
 from stack.wsgi.protocol import Protocol
+from stack.wsgi.response import FileWrapper
 
 from .conftest import packet, wait_until
 from .wire import fastcgi, records, scgi, stdout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
@@ -230,7 +234,16 @@ def test_client_is_waited_for_no_longer_than_its_bytes_earn(monkeypatch: pytest.
         assert far.recv(1000).startswith(b"HTTP/1.1 400 ")
 
 
-def test_client_that_does_not_take_its_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("peer", "stall"),
+    [
+        (("192.0.2.1", 5), 0.0),
+        ("", 0.01),  # a web server: the kernel waits for it
+    ],
+)
+def test_peer_that_does_not_take_its_answer_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, peer: object, stall: float
+) -> None:
     closed: list[object] = []
 
     class Large:
@@ -244,15 +257,44 @@ def test_client_that_does_not_take_its_answer_is_given_up(monkeypatch: pytest.Mo
         start_response("200 OK", [])
         return Large()
 
-    monkeypatch.setattr(connections, "STALL", 0.0)
+    monkeypatch.setattr(connections, "STALL", stall)
     near, far = socket.socketpair()
     with near, far:
         service = Service(large, memoryview(bytearray(8)).cast("d"))
-        client = Connection(near, ("192.0.2.1", 5), Origin(trusted=False), service, None)
+        client = Connection(near, peer, Origin(trusted=False), service, None)
         far.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert not client.advance(0)
         assert service.progress[0] == 0.0
     assert len(closed) == 1, "the app's iterable is closed, once"
+
+
+def test_web_server_that_is_slow_gets_large_answers_whole_after_a_file_too(pair: Pair, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(range(256)) * 10_000)
+    data = [os.urandom(1_000_000) for _ in range(3)]
+    came: list[bytes] = []
+
+    def large(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        if environ["PATH_INFO"] == "/file":
+            return FileWrapper((tmp_path / "file").open("rb"))
+        return data[:1] if environ["PATH_INFO"] == "/one" else iter(data)
+
+    def ask() -> None:
+        for path in ("/one", "/file", "/many", "/one"):
+            far.send(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            with HTTPResponse(far) as response:
+                response.begin()
+                came.append(response.read())
+
+    connection, far = pair
+    far.setblocking(True)
+    connection._service.app = large
+    client = threading.Thread(target=ask)
+    client.start()
+    wait_until(lambda: connection.advance(0) and len(came) == 4, "it has all")
+    client.join()
+    assert came == [data[0], (tmp_path / "file").read_bytes(), b"".join(data), data[0]]
+    assert connection._service.progress[0] == 0.0
 
 
 def test_expiry_waits_for_nobody(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from stack.wsgi.gathering import Gathering, Pieces
 from stack.wsgi.response import FileWrapper, Response, answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
 
@@ -24,6 +24,9 @@ class Wire:
 
     def send(self, data: bytes) -> None:
         self.sent.append(self.gathered.take() + data)
+
+    def send_all(self, parts: Sequence[bytes]) -> None:
+        self.sent += parts
 
     def pieces(self, frame: Callable[[bytes], bytes]) -> Pieces:
         self.gathered.frame = frame
