@@ -7,6 +7,7 @@ moment, to receive or to send, another takes it, and both wait for each other: a
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,7 +111,12 @@ def _scheduled(thread: threading.Thread) -> tuple[float, float]:
     Source: the kernel's scheduler/sched-stats, of /proc/PID/schedstat.
     """
     with contextlib.suppress(OSError, ValueError):
-        on_cpu, waited, _ = map(int, Path(f"/proc/self/task/{thread.native_id}/schedstat").read_bytes().split())
+        # Not by pathlib: at each system call who looks lets go of the interpreter, and waits until it has it again.
+        fd = os.open(f"/proc/self/task/{thread.native_id}/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            on_cpu, waited, _ = map(int, os.read(fd, 128).split())
+        finally:
+            os.close(fd)
         return on_cpu / 1e9, waited / 1e9
     return 0.0, 0.0
 
