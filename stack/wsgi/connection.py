@@ -29,10 +29,11 @@ from .bulkhead import Bulkhead
 from .gathering import Gathering, Pieces
 from .protocol import Protocol, ProtocolError, name, spoken
 from .response import AS_CGI, AS_HTTP, PeerGone, Response, answer
+from .transports import FLAGS, Once, Stdout
 from .variables import length as length_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from .access import Access
     from .environ import Environ, Origin
@@ -49,7 +50,6 @@ LINGER = 2.0  # seconds to go on reading, and dropping, after an answer that cam
 ROOM = 1 << 19  # bytes of a large answer that wait in the kernel, twice over, if net.core.wmem_max allows as many
 RECEIVE = 65536  # bytes to ask for at a time
 TIMEVAL = struct.Struct("@ll")  # seconds, microseconds, as socket(7) has them
-FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 HTTP, UWSGI, FASTCGI, SCGI = Protocol  # looked up once: an Enum's own way takes longer
 
 PHRASES = {
@@ -178,7 +178,7 @@ class Connection:
         if self._buffer and self._protocol is HTTP and not self._lingering:
             reason = f"the head took longer than {self._service.head_within:g} s (--head-within)"
             with contextlib.suppress(OSError):
-                self._refuse(ProtocolError(408, reason), _Once(self.sock))
+                self._refuse(ProtocolError(408, reason), Once(self.sock))
         self.close()
 
     def advance(self, thread: int) -> bool:
@@ -347,7 +347,7 @@ class Connection:
             self._asked = request
             return None
         body = NOTHING if records.done else PiecedBody(records, self._receive_records, self._service.max_body)
-        response = Response(_Stdout(self, request.id), environ["REQUEST_METHOD"], None, _never, AS_CGI)
+        response = Response(Stdout(self, request.id), environ["REQUEST_METHOD"], None, _never, AS_CGI)
         self._serve(environ, body, response)
         if not response.whole:
             with contextlib.suppress(OSError):  # nobody waits for a peer that does not take it
@@ -467,7 +467,7 @@ class Connection:
         if records is not None:
             if not records.active:  # nobody has asked for an answer
                 return
-            transport = _Stdout(self, records.active)
+            transport = Stdout(self, records.active)
         minor = 1 if self._protocol is HTTP else None
         opening = AS_HTTP if self._protocol in {HTTP, UWSGI} else AS_CGI
         response = Response(transport or self, "GET", minor, _never, opening)
@@ -662,67 +662,6 @@ class Connection:
         self._left = min(self._patience, self._left + count / SLOWEST)
         if self._service.progress[self._thread]:
             self._service.progress[self._thread] = monotonic()
-
-
-class _Stdout:
-    """A transport that puts what it sends into the records of one FastCGI request."""
-
-    def __init__(self, connection: Connection, request_id: int) -> None:
-        self._connection = connection
-        self._id = request_id
-
-    def pieces(self, frame: Callable[[bytes], bytes]) -> Pieces:  # noqa: ARG002 - records are the frame
-        """Where to add what is to be sent soon."""
-        return self._connection.pieces(lambda data: b"".join(self._records(data)))
-
-    def send(self, data: bytes) -> None:
-        """Send all of it."""
-        for each in self._records(data):
-            self._connection.send(each)
-
-    def send_all(self, parts: Sequence[bytes]) -> None:
-        """Send all of these."""
-        for each in parts:
-            self.send(each)
-
-    def send_file(self, fd: int, offset: int, count: int) -> int:
-        """Send part of a file. One that has become shorter leaves a record incomplete: the answer breaks off."""
-        sent = 0
-        while sent < count:
-            size = min(fastcgi.CONTENT_MOST, count - sent)
-            self._connection.send(fastcgi.header(fastcgi.STDOUT, self._id, size))
-            went = self._connection.send_file(fd, offset + sent, size)
-            sent += went
-            if went < size:
-                break
-        return sent
-
-    def _records(self, data: bytes) -> Iterator[bytes]:
-        for at in range(0, len(data), fastcgi.CONTENT_MOST):
-            yield fastcgi.record(fastcgi.STDOUT, self._id, data[at : at + fastcgi.CONTENT_MOST])
-
-
-class _Once:
-    """A transport that sends what can be sent at once, for the thread that must not wait for anybody."""
-
-    def __init__(self, sock: socket.SocketType) -> None:
-        self._sock = sock
-
-    def send(self, data: bytes) -> None:
-        """Send as much of it as there is room for."""
-        self._sock.send(data, FLAGS)
-
-    def send_all(self, parts: Sequence[bytes]) -> None:
-        """Not needed for an error's few bytes."""
-        raise NotImplementedError
-
-    def pieces(self, frame: Callable[[bytes], bytes]) -> Pieces:
-        """Not needed either."""
-        raise NotImplementedError
-
-    def send_file(self, fd: int, offset: int, count: int) -> int:
-        """Not needed for an error's few bytes."""
-        raise NotImplementedError
 
 
 def _never() -> bool:
