@@ -50,7 +50,8 @@ MIXED = """
 Requests come at random times at 70 % of the rate that uWSGI answers if it gets no rest; 5 % of them sleep for 50 ms.
 Two wrks at once: one asks what sleeps, one what does not, over {connections} connections of which each waits a random
 while (exponentially distributed) before each request. So it is nearly open: who waits for an answer does not ask
-meanwhile. Shown are those that do not sleep; requests/s tell whether all of them came through.
+meanwhile. Shown are those that do not sleep; requests/s tell whether all of them came through. What those that sleep
+pay for it under the bundled server: [server.md](server.md), "Slow requests among quick ones".
 """
 PROFILE = """
 ## Where the time goes

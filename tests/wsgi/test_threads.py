@@ -224,26 +224,30 @@ def test_main_thread_need_not_look_where_nothing_is_asked(made: Any) -> None:
 
 
 @pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> Callable[[Process], None]:
-    """Has a process know that /wait is slow. What waits because of that does so until it need not."""
+def held(made: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], tuple[Process, Client, Client, Client]]:
+    """Makes a process that is at one slow request with one of two threads, and has the next wait, until it need not.
+
+    With the clients of both, and another.
+    """
     monkeypatch.setattr(bulkhead, "LONGEST", 10 * WITHIN)
 
-    def know(process: Process) -> None:
+    def make(second: bytes) -> tuple[Process, Client, Client, Client]:
+        process, connect = made(2)
         for path, seconds in (("/", 0.001), ("/wait", 10 * WITHIN), ("/wait", 10 * WITHIN)):
             process.service.bulkhead.ended({"REQUEST_METHOD": "GET", "PATH_INFO": path}, seconds)
+        clients = connect(), connect(), connect()
+        clients[0].ask(b"wait")
+        assert process.begun.wait(WITHIN)
+        clients[1].sock.sendall(second)
+        wait_until(lambda: process.service.bulkhead.held, "held")
+        return process, *clients
 
-    return know
+    return make
 
 
 @pytest.mark.parametrize("protocol", ["http", "uwsgi", "fastcgi", "scgi"])
-def test_slow_request_does_not_take_the_last_thread(made: Any, slow: Callable[[Process], None], protocol: str) -> None:
-    process, connect = made(2)
-    slow(process)
-    first, second, quick = connect(), connect(), connect()
-    first.ask(b"wait")
-    assert process.begun.wait(WITHIN)
-    second.sock.sendall(request(protocol, "/wait"))
-    wait_until(lambda: process.service.bulkhead.held, "held")
+def test_slow_request_does_not_take_the_last_thread(held: Any, protocol: str) -> None:
+    process, first, second, quick = held(request(protocol, "/wait"))
     for _ in range(3):
         quick.ask()
         quick.answer()  # nobody would answer, were both threads at the slow ones
@@ -254,14 +258,8 @@ def test_slow_request_does_not_take_the_last_thread(made: Any, slow: Callable[[P
     assert not process.service.bulkhead.held
 
 
-def test_who_ends_answers_the_slow_request_that_waits(made: Any, slow: Callable[[Process], None]) -> None:
-    process, connect = made(2)
-    slow(process)
-    first, second = connect(), connect()
-    first.ask(b"wait")
-    assert process.begun.wait(WITHIN)
-    second.ask(b"wait")
-    wait_until(lambda: process.service.bulkhead.held, "held")
+def test_slow_request_that_waits_is_answered_before_the_process_ends(held: Any) -> None:
+    process, first, second, _ = held(GET % b"wait")
     process.threads.drain(time.monotonic())
     assert process.threads.leave(empty=True)
     stuck = {index for index, since in enumerate(process.progress) if since}
@@ -271,16 +269,8 @@ def test_who_ends_answers_the_slow_request_that_waits(made: Any, slow: Callable[
     second.answer()
 
 
-def test_slow_request_that_has_waited_is_answered_once_though_nothing_is_slow_any_more(
-    made: Any, slow: Callable[[Process], None]
-) -> None:
-    process, connect = made(2)
-    slow(process)
-    first, second = connect(), connect()
-    first.ask(b"wait")
-    assert process.begun.wait(WITHIN)
-    second.ask(b"wait")
-    wait_until(lambda: process.service.bulkhead.held, "held")
+def test_request_that_has_waited_is_answered_once_though_nothing_is_slow_any_more(held: Any) -> None:
+    process, first, second, _ = held(GET % b"wait")
     process.service.bulkhead.slow.clear()
     process.released.set()
     first.answer()
