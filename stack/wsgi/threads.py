@@ -83,7 +83,9 @@ class Threads:
         self._look_after = NARROW
         self.alone = Alone(service)
         service.keep = self._keep
-        service.bulkhead = self._bulkhead = Bulkhead(self._busy, self.alone, share)
+        if settings.threads * settings.workers > 1:  # else there is no other to wait for
+            service.bulkhead = Bulkhead(self._busy, self.alone, share)
+        self._bulkhead = service.bulkhead
         service.gathering.call = self._wake_up
 
     # For the main thread.

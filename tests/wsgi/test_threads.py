@@ -233,8 +233,7 @@ def held(made: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], tuple[
 
     def make(second: bytes) -> tuple[Process, Client, Client, Client]:
         process, connect = made(2)
-        for path, seconds in (("/", 0.001), ("/wait", 10 * WITHIN), ("/wait", 10 * WITHIN)):
-            process.service.bulkhead.ended({"REQUEST_METHOD": "GET", "PATH_INFO": path}, seconds)
+        know(process)
         clients = connect(), connect(), connect()
         clients[0].ask(b"wait")
         assert process.begun.wait(WITHIN)
@@ -243,6 +242,23 @@ def held(made: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], tuple[
         return process, *clients
 
     return make
+
+
+def know(process: Process) -> None:
+    """Let it know that /wait is slow."""
+    for path, seconds in (("/", 0.001), ("/wait", 10 * WITHIN), ("/wait", 10 * WITHIN)):
+        process.service.bulkhead.ended({"REQUEST_METHOD": "GET", "PATH_INFO": path}, seconds)
+
+
+def test_only_thread_of_all_does_not_wait_for_another(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulkhead, "LONGEST", 10 * WITHIN)
+    process, connect = made(1)
+    know(process)
+    client = connect()
+    client.ask(b"wait")
+    assert process.begun.wait(WITHIN)
+    process.released.set()
+    client.answer()
 
 
 @pytest.mark.parametrize("protocol", ["http", "uwsgi", "fastcgi", "scgi"])
