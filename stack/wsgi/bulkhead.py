@@ -38,7 +38,8 @@ FIRST = 128  # characters of a path that tell its route
 class Bulkhead:
     """One worker's. `slow` are the routes that are, with the seconds that they took the last time.
 
-    These are 0 for what was so once: by chance, perhaps, on a machine that has too much to do.
+    For what was so once it is the moment instead, less than 0: a machine that has too much to do makes any request
+    slow, and others with it. So another must have begun after that moment, and be slow, too.
 
     `held` are the connections whose requests wait, for whoever gets them from `due`: one, or by a narrow chance two.
     """
@@ -54,8 +55,8 @@ class Bulkhead:
 
     def holds(self, environ: Environ) -> bool:
         """Whether this request shall wait: then its connection is to be `held`."""
-        usual = self.slow.get(_route(environ)) if self.slow else 0.0
-        if not usual or self._alone is None or self._share is None:
+        usual = self.slow.get(_route(environ), 0.0) if self.slow else 0.0
+        if usual <= 0.0 or self._alone is None or self._share is None:
             return False
         now = monotonic()
         if self._alone.serves:
@@ -75,15 +76,19 @@ class Bulkhead:
                 pass
         return None
 
-    def ended(self, environ: Environ, took: float) -> None:
-        """A request has taken so many seconds."""
+    def ended(self, environ: Environ, took: float, now: float) -> None:
+        """A request has taken so many seconds, up to this moment."""
         half = self._half or took
         self._half = half * STEP if took > half else half / STEP
         if took >= AT_LEAST and took >= TIMES * half:
             if len(self.slow) >= KNOWN:
                 self.slow.clear()  # what is still asked for is found again
             route = _route(environ)
-            self.slow[route] = took if route in self.slow else 0.0
+            seen = self.slow.get(route)
+            if seen is None:
+                self.slow[route] = -now
+            elif now - took >= -seen:
+                self.slow[route] = took
         elif self.slow:
             self.slow.pop(_route(environ), None)
 

@@ -408,7 +408,7 @@ class Connection:
         service.current[thread] = None
         self.since = ended = monotonic()
         took = ended - began
-        service.bulkhead.ended(environ, took)
+        service.bulkhead.ended(environ, took, ended)
         if tally is not None:
             tally.ends(thread, response.failed, response.sent, ended, took)
         if access is not None:

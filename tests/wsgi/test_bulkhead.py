@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 USUAL = 0.002  # seconds that most requests take here
 REPORT = 30.0  # seconds: none of these tests waits for it
+NOW = 1000.0  # seconds: monotonic
 CONNECTION = cast("Connection", object())  # nobody looks at it
 
 
@@ -42,8 +43,8 @@ def share(keeper: Keeper) -> Share:
 
 def learns(bulkhead: Bulkhead, path: str, seconds: float) -> None:
     """It takes so long, again and again."""
-    for _ in range(2):
-        bulkhead.ended(asked(path), seconds)
+    for each in range(1, 3):
+        bulkhead.ended(asked(path), seconds, each * seconds)
 
 
 class Worker:
@@ -54,7 +55,7 @@ class Worker:
         self.alone = Alone(Service(lambda *_: [], memoryview(bytearray(16)).cast("d")))
         self.bulkhead = Bulkhead(self.busy, self.alone, share)
         for _ in range(100):
-            self.bulkhead.ended(asked("/quick"), USUAL)
+            self.bulkhead.ended(asked("/quick"), USUAL, NOW)
 
 
 @pytest.fixture
@@ -63,15 +64,15 @@ def worker(share: Share) -> Worker:
 
 
 def test_route_is_slow_that_takes_ten_times_as_long_as_half_of_all_do(worker: Worker) -> None:
-    worker.bulkhead.ended(asked("/page"), 0.9 * TIMES * USUAL)
-    worker.bulkhead.ended(asked("/report"), 1.5 * TIMES * USUAL)
+    worker.bulkhead.ended(asked("/page"), 0.9 * TIMES * USUAL, NOW)
+    worker.bulkhead.ended(asked("/report"), 1.5 * TIMES * USUAL, NOW)
     assert list(worker.bulkhead.slow) == ["GET /report"]
 
 
 def test_what_is_usual_is_found_out(worker: Worker) -> None:
     for _ in range(1000):  # whatever took its time before, an import perhaps
-        worker.bulkhead.ended(asked("/page"), 20 * USUAL)
-    worker.bulkhead.ended(asked("/report"), 1.5 * TIMES * 20 * USUAL)
+        worker.bulkhead.ended(asked("/page"), 20 * USUAL, NOW)
+    worker.bulkhead.ended(asked("/report"), 1.5 * TIMES * 20 * USUAL, NOW)
     assert "GET /page" not in worker.bulkhead.slow
     assert "GET /report" in worker.bulkhead.slow
 
@@ -79,22 +80,30 @@ def test_what_is_usual_is_found_out(worker: Worker) -> None:
 def test_nothing_is_slow_that_takes_a_few_milliseconds(share: Share) -> None:
     bulkhead = Bulkhead([True], None, share)
     for _ in range(100):
-        bulkhead.ended(asked("/quick"), AT_LEAST / 1000)
-    bulkhead.ended(asked("/page"), 0.9 * AT_LEAST)
+        bulkhead.ended(asked("/quick"), AT_LEAST / 1000, NOW)
+    bulkhead.ended(asked("/page"), 0.9 * AT_LEAST, NOW)
     assert not bulkhead.slow
 
 
 def test_route_that_has_been_slow_once_does_not_wait(worker: Worker) -> None:
-    worker.bulkhead.ended(asked("/report"), REPORT)
+    worker.bulkhead.ended(asked("/report"), REPORT, NOW)
     assert not worker.bulkhead.holds(asked("/report"))
     worker.alone.serves = True
     assert not worker.bulkhead.holds(asked("/report"))
     assert worker.alone.serves
 
 
+def test_route_is_not_slow_because_several_of_its_requests_were_so_at_once(worker: Worker) -> None:
+    for each in range(4):
+        worker.bulkhead.ended(asked("/report"), REPORT, NOW + each)
+    assert not worker.bulkhead.holds(asked("/report"))
+    worker.bulkhead.ended(asked("/report"), REPORT, NOW + REPORT)
+    assert worker.bulkhead.holds(asked("/report"))
+
+
 def test_route_that_is_quick_again_is_not_slow_any_more(worker: Worker) -> None:
     learns(worker.bulkhead, "/report", REPORT)
-    worker.bulkhead.ended(asked("/report"), USUAL)
+    worker.bulkhead.ended(asked("/report"), USUAL, NOW)
     assert not worker.bulkhead.slow
 
 
@@ -113,7 +122,7 @@ def test_numbers_in_a_path_make_no_other_route(worker: Worker, other: Environ, i
 
 def test_paths_of_any_length_and_number_take_no_more_than_a_little_memory(worker: Worker) -> None:
     for each in range(2 * KNOWN):
-        worker.bulkhead.ended(asked("/" + chr(ord("A") + each) + "x" * 60000), REPORT)
+        worker.bulkhead.ended(asked("/" + chr(ord("A") + each) + "x" * 60000), REPORT, NOW)
     assert 0 < len(worker.bulkhead.slow) <= KNOWN
     assert max(map(len, worker.bulkhead.slow)) < 1000
 
