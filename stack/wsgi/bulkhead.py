@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from .alone import Alone
     from .connection import Connection
-    from .environ import Environ
     from .pool import Share
 
 TIMES = 10.0  # as long as half of all requests do
@@ -53,9 +52,9 @@ class Bulkhead:
         self._until = 0.0
         self._half = 0.0  # seconds that half of all requests do not take
 
-    def holds(self, environ: Environ) -> bool:
+    def holds(self, method: str, path: str) -> bool:
         """Whether this request shall wait: then its connection is to be `held`."""
-        usual = self.slow.get(_route(environ), 0.0) if self.slow else 0.0
+        usual = self.slow.get(_route(method, path), 0.0) if self.slow else 0.0
         if usual <= 0.0 or self._alone is None or self._share is None:
             return False
         now = monotonic()
@@ -76,26 +75,26 @@ class Bulkhead:
                 pass
         return None
 
-    def ended(self, environ: Environ, took: float, now: float) -> None:
+    def ended(self, method: str, path: str, took: float, now: float) -> None:
         """A request has taken so many seconds, up to this moment."""
         half = self._half or took
         self._half = half * STEP if took > half else half / STEP
         if took >= AT_LEAST and took >= TIMES * half:
             if len(self.slow) >= KNOWN:
                 self.slow.clear()  # what is still asked for is found again
-            route = _route(environ)
+            route = _route(method, path)
             seen = self.slow.get(route)
             if seen is None:
                 self.slow[route] = -now
             elif now - took >= -seen:
                 self.slow[route] = took
         elif self.slow:
-            self.slow.pop(_route(environ), None)
+            self.slow.pop(_route(method, path), None)
 
 
-def _route(environ: Environ) -> str:
+def _route(method: str, path: str) -> str:
     """What requests have in common that are likely to take as long: the path, but for the numbers in it."""
-    return f"{environ['REQUEST_METHOD'][:FIRST]} {_numberless(environ['PATH_INFO'][:FIRST])}"
+    return f"{method[:FIRST]} {_numberless(path[:FIRST])}"
 
 
 @lru_cache(1024)

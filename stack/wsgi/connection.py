@@ -367,7 +367,7 @@ class Connection:
 
     def _waits_for_another(self, environ: Environ) -> bool:
         """Whether the request had better wait for another thread. Not twice."""
-        self.held = not self.held and self._service.bulkhead.holds(environ)
+        self.held = not self.held and self._service.bulkhead.holds(environ["REQUEST_METHOD"], environ["PATH_INFO"])
         return self.held
 
     def _check(self, length: int) -> None:
@@ -380,6 +380,7 @@ class Connection:
         """Run the app on one request. Its errors end here, those that would end a process too."""
         service, thread = self._service, self._thread
         progress, access, tally = service.progress, service.access, service.tally
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]  # before the app, which may change them
         environ["wsgi.input"] = self._body = body
         identify(environ)
         request = NOBODY if access is None else asked(environ)
@@ -408,7 +409,7 @@ class Connection:
         service.current[thread] = None
         self.since = ended = monotonic()
         took = ended - began
-        service.bulkhead.ended(environ, took, ended)
+        service.bulkhead.ended(method, path, took, ended)
         if tally is not None:
             tally.ends(thread, response.failed, response.sent, ended, took)
         if access is not None:

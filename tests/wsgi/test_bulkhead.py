@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from stack.wsgi.connection import Connection
-    from stack.wsgi.environ import Environ
 
 USUAL = 0.002  # seconds that most requests take here
 REPORT = 30.0  # seconds: none of these tests waits for it
@@ -25,8 +24,8 @@ NOW = 1000.0  # seconds: monotonic
 CONNECTION = cast("Connection", object())  # nobody looks at it
 
 
-def asked(path: str, method: str = "GET") -> Environ:
-    return {"REQUEST_METHOD": method, "PATH_INFO": path}
+def asked(path: str, method: str = "GET") -> tuple[str, str]:
+    return method, path
 
 
 @pytest.fixture
@@ -44,7 +43,7 @@ def share(keeper: Keeper) -> Share:
 def learns(bulkhead: Bulkhead, path: str, seconds: float) -> None:
     """It takes so long, again and again."""
     for each in range(1, 3):
-        bulkhead.ended(asked(path), seconds, each * seconds)
+        bulkhead.ended(*asked(path), seconds, each * seconds)
 
 
 class Worker:
@@ -55,7 +54,7 @@ class Worker:
         self.alone = Alone(Service(lambda *_: [], memoryview(bytearray(16)).cast("d")))
         self.bulkhead = Bulkhead(self.busy, self.alone, share)
         for _ in range(100):
-            self.bulkhead.ended(asked("/quick"), USUAL, NOW)
+            self.bulkhead.ended(*asked("/quick"), USUAL, NOW)
 
 
 @pytest.fixture
@@ -64,15 +63,15 @@ def worker(share: Share) -> Worker:
 
 
 def test_route_is_slow_that_takes_ten_times_as_long_as_half_of_all_do(worker: Worker) -> None:
-    worker.bulkhead.ended(asked("/page"), 0.9 * TIMES * USUAL, NOW)
-    worker.bulkhead.ended(asked("/report"), 1.5 * TIMES * USUAL, NOW)
+    worker.bulkhead.ended(*asked("/page"), 0.9 * TIMES * USUAL, NOW)
+    worker.bulkhead.ended(*asked("/report"), 1.5 * TIMES * USUAL, NOW)
     assert list(worker.bulkhead.slow) == ["GET /report"]
 
 
 def test_what_is_usual_is_found_out(worker: Worker) -> None:
     for _ in range(1000):  # whatever took its time before, an import perhaps
-        worker.bulkhead.ended(asked("/page"), 20 * USUAL, NOW)
-    worker.bulkhead.ended(asked("/report"), 1.5 * TIMES * 20 * USUAL, NOW)
+        worker.bulkhead.ended(*asked("/page"), 20 * USUAL, NOW)
+    worker.bulkhead.ended(*asked("/report"), 1.5 * TIMES * 20 * USUAL, NOW)
     assert "GET /page" not in worker.bulkhead.slow
     assert "GET /report" in worker.bulkhead.slow
 
@@ -80,30 +79,30 @@ def test_what_is_usual_is_found_out(worker: Worker) -> None:
 def test_nothing_is_slow_that_takes_a_few_milliseconds(share: Share) -> None:
     bulkhead = Bulkhead([True], None, share)
     for _ in range(100):
-        bulkhead.ended(asked("/quick"), AT_LEAST / 1000, NOW)
-    bulkhead.ended(asked("/page"), 0.9 * AT_LEAST, NOW)
+        bulkhead.ended(*asked("/quick"), AT_LEAST / 1000, NOW)
+    bulkhead.ended(*asked("/page"), 0.9 * AT_LEAST, NOW)
     assert not bulkhead.slow
 
 
 def test_route_that_has_been_slow_once_does_not_wait(worker: Worker) -> None:
-    worker.bulkhead.ended(asked("/report"), REPORT, NOW)
-    assert not worker.bulkhead.holds(asked("/report"))
+    worker.bulkhead.ended(*asked("/report"), REPORT, NOW)
+    assert not worker.bulkhead.holds(*asked("/report"))
     worker.alone.serves = True
-    assert not worker.bulkhead.holds(asked("/report"))
+    assert not worker.bulkhead.holds(*asked("/report"))
     assert worker.alone.serves
 
 
 def test_route_is_not_slow_because_several_of_its_requests_were_so_at_once(worker: Worker) -> None:
     for each in range(4):
-        worker.bulkhead.ended(asked("/report"), REPORT, NOW + each)
-    assert not worker.bulkhead.holds(asked("/report"))
-    worker.bulkhead.ended(asked("/report"), REPORT, NOW + REPORT)
-    assert worker.bulkhead.holds(asked("/report"))
+        worker.bulkhead.ended(*asked("/report"), REPORT, NOW + each)
+    assert not worker.bulkhead.holds(*asked("/report"))
+    worker.bulkhead.ended(*asked("/report"), REPORT, NOW + REPORT)
+    assert worker.bulkhead.holds(*asked("/report"))
 
 
 def test_route_that_is_quick_again_is_not_slow_any_more(worker: Worker) -> None:
     learns(worker.bulkhead, "/report", REPORT)
-    worker.bulkhead.ended(asked("/report"), USUAL, NOW)
+    worker.bulkhead.ended(*asked("/report"), USUAL, NOW)
     assert not worker.bulkhead.slow
 
 
@@ -115,55 +114,55 @@ def test_route_that_is_quick_again_is_not_slow_any_more(worker: Worker) -> None:
         (asked("/report/2026/12", "POST"), False),
     ],
 )
-def test_numbers_in_a_path_make_no_other_route(worker: Worker, other: Environ, is_same: bool) -> None:  # noqa: FBT001 - a parameter
+def test_numbers_in_a_path_make_no_other_route(worker: Worker, other: tuple[str, str], is_same: bool) -> None:  # noqa: FBT001 - a parameter
     learns(worker.bulkhead, "/report/2026/12", REPORT)
-    assert worker.bulkhead.holds(other) is is_same
+    assert worker.bulkhead.holds(*other) is is_same
 
 
 def test_paths_of_any_length_and_number_take_no_more_than_a_little_memory(worker: Worker) -> None:
     for each in range(2 * KNOWN):
-        worker.bulkhead.ended(asked("/" + chr(ord("A") + each) + "x" * 60000), REPORT, NOW)
+        worker.bulkhead.ended(*asked("/" + chr(ord("A") + each) + "x" * 60000), REPORT, NOW)
     assert 0 < len(worker.bulkhead.slow) <= KNOWN
     assert max(map(len, worker.bulkhead.slow)) < 1000
 
 
 def test_slow_request_waits_where_no_other_thread_is_free(worker: Worker) -> None:
     learns(worker.bulkhead, "/report", REPORT)
-    assert worker.bulkhead.holds(asked("/report"))
-    assert not worker.bulkhead.holds(asked("/quick"))
+    assert worker.bulkhead.holds(*asked("/report"))
+    assert not worker.bulkhead.holds(*asked("/quick"))
 
 
 def test_slow_request_does_not_wait_where_another_thread_is_free(worker: Worker) -> None:
     learns(worker.bulkhead, "/report", REPORT)
     worker.busy[1] = False
-    assert not worker.bulkhead.holds(asked("/report"))
+    assert not worker.bulkhead.holds(*asked("/report"))
 
 
 def test_slow_request_does_not_wait_where_another_process_has_a_free_thread(keeper: Keeper, worker: Worker) -> None:
     learns(worker.bulkhead, "/report", REPORT)
     other = Share(keeper.pool, keeper.enroll())
     other.tell(free=True)
-    assert not worker.bulkhead.holds(asked("/report"))
+    assert not worker.bulkhead.holds(*asked("/report"))
     keeper.gone(other.number)
-    assert worker.bulkhead.holds(asked("/report"))
+    assert worker.bulkhead.holds(*asked("/report"))
 
 
 def test_only_one_waits(worker: Worker) -> None:
     learns(worker.bulkhead, "/report", REPORT)
     worker.bulkhead.held.append(CONNECTION)
-    assert not worker.bulkhead.holds(asked("/report"))
+    assert not worker.bulkhead.holds(*asked("/report"))
 
 
 def test_slow_request_ends_that_one_thread_serves_alone(worker: Worker) -> None:
     learns(worker.bulkhead, "/report", REPORT)
     worker.alone.serves = True
-    assert not worker.bulkhead.holds(asked("/report"))
+    assert not worker.bulkhead.holds(*asked("/report"))
     assert not worker.alone.serves
 
 
 def test_who_waits_is_due_once_another_thread_is_free(keeper: Keeper, worker: Worker) -> None:
     learns(worker.bulkhead, "/report", REPORT)
-    assert worker.bulkhead.holds(asked("/report"))
+    assert worker.bulkhead.holds(*asked("/report"))
     worker.bulkhead.held.append(CONNECTION)
     worker.busy[0] = False  # the one that asks
     assert worker.bulkhead.due() is None
@@ -181,7 +180,7 @@ def test_nobody_waits_for_longer_than_the_request_takes(worker: Worker, monkeypa
     now = 1000.0
     monkeypatch.setattr(bulkhead, "monotonic", lambda: now)
     learns(worker.bulkhead, "/report", 0.25)
-    assert worker.bulkhead.holds(asked("/report"))
+    assert worker.bulkhead.holds(*asked("/report"))
     worker.bulkhead.held.append(CONNECTION)
     now += 0.24
     assert worker.bulkhead.due() is None
@@ -193,7 +192,7 @@ def test_nobody_waits_for_longer_than_a_second(worker: Worker, monkeypatch: pyte
     now = 1000.0
     monkeypatch.setattr(bulkhead, "monotonic", lambda: now)
     learns(worker.bulkhead, "/report", REPORT)
-    assert worker.bulkhead.holds(asked("/report"))
+    assert worker.bulkhead.holds(*asked("/report"))
     worker.bulkhead.held.append(CONNECTION)
     now += 1.01
     assert worker.bulkhead.due() is CONNECTION

@@ -268,6 +268,21 @@ def test_peer_that_does_not_take_its_answer_is_given_up(
     assert len(closed) == 1, "the app's iterable is closed, once"
 
 
+def test_app_may_do_what_it_likes_to_its_environ(pair: Pair) -> None:
+    def clears(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
+        environ.clear()
+        start_response("200 OK", [])
+        return [b"hello"]
+
+    connection, far = pair
+    connection._service.app = clears
+    connection._service.bulkhead.slow["GET /report"] = 1.0
+    for _ in range(2):
+        far.send(b"GET / HTTP/1.1\r\nHost: a\r\nX-Request-Start: 1.0\r\n\r\n")
+        assert connection.advance(0)
+        assert far.recv(1000).endswith(b"hello")
+
+
 def test_web_server_that_is_slow_gets_large_answers_whole_after_a_file_too(pair: Pair, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(bytes(range(256)) * 10_000)
     data = [os.urandom(1_000_000) for _ in range(3)]
