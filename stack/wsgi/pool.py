@@ -68,9 +68,10 @@ class Pool:
         self.free = memory[15 * room + processes :]
         self.live[MASTER] = 1
         with select.epoll() as epoll:
-            self.epoll = select.epoll.fromfd(_high(os.dup(epoll.fileno())))
-        self.mailboxes = [_mailbox() for _ in range(processes + 1)]  # the last is for who has no number
-        self._vacant, self._vacate = map(_high, os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC))  # each is read by one
+            self.epoll = select.epoll.fromfd(_at(self.null, os.dup(epoll.fileno())))
+        self.mailboxes = [_mailbox(self.null) for _ in range(processes + 1)]  # the last is for who has no number
+        vacant = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # each is read by one
+        self._vacant, self._vacate = (_at(self.null, each) for each in vacant)
         for place in range(room):
             os.write(self._vacate, VACANT.pack(place))
 
@@ -303,6 +304,8 @@ class Share:
 def _reserve(beside: int) -> tuple[list[int], int]:
     """Numbers that are free in every process, for they are taken; and the descriptor that takes them.
 
+    That is the lowest of all: those below are for what a process opens later.
+
     The limit rises by as many, and by the `beside` that the pool needs itself, if it may.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -318,20 +321,16 @@ def _reserve(beside: int) -> tuple[list[int], int]:
     return found, null
 
 
-def _mailbox() -> tuple[socket.socket, socket.socket]:
+def _mailbox(lowest: int) -> tuple[socket.socket, socket.socket]:
     """Where a process reads, and where all others write."""
     read, write = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     read.setblocking(False)
     write.setblocking(False)
-    return socket.socket(fileno=_high(read.detach())), socket.socket(fileno=_high(write.detach()))
-
-
-def _high(fd: int) -> int:
-    """The same under a higher number, if that is allowed: the low ones are for what a process opens later."""
-    return _at(FIRST, fd)
+    return socket.socket(fileno=_at(lowest, read.detach())), socket.socket(fileno=_at(lowest, write.detach()))
 
 
 def _at(lowest: int, fd: int) -> int:
+    """The same under a number from there on, if that is allowed."""
     try:
         moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
     except OSError:

@@ -195,6 +195,15 @@ def test_what_finds_no_place_ends_with_its_answer(launch: Callable[..., Server],
     wait_until(is_kept, "there is a place again")
 
 
+@pytest.mark.parametrize("most", [FEW, 1024])
+def test_low_numbers_are_left_to_the_app_where_the_limit_cannot_rise(launch: Callable[..., Server], most: int) -> None:
+    server = launch(
+        "wsgi_odd:app", "--workers", "2", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    )
+    for worker in server.workers():
+        assert sum(int(each.name) < 100 for each in Path(f"/proc/{worker}/fd").iterdir()) < 20
+
+
 # The pool, with several shares in it that would be processes of their own.
 
 
