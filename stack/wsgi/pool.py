@@ -51,7 +51,8 @@ class Pool:
     """What all processes share. Made by the master before the first fork, for a number of `workers`.
 
     For each place: `since` when nothing is in hand of the connection (monotonic seconds), its `generations` (odd while
-    there is one), its `holders`, and whether it `faces` a client. `live` tells which processes there are.
+    there is one), its `holders`, and whether it `faces` a client. `live` tells which processes there are, `free` which
+    of them have a thread that is.
     """
 
     def __init__(self, workers: int) -> None:
