@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import resource
 import signal
 import socket
 import struct
@@ -20,6 +21,7 @@ import psutil
 import pytest
 
 from stack.wsgi import state
+from stack.wsgi.keeper import Keeper
 
 from . import wire
 
@@ -153,6 +155,17 @@ def everything(sock: socket.socket) -> bytes:
     while data := sock.recv(65536):
         parts.append(data)
     return b"".join(parts)
+
+
+@pytest.fixture
+def keeper() -> Iterator[Keeper]:
+    """The pool of two workers, in this process; its limit of descriptors is as before, afterwards."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    made = Keeper(2)
+    yield made
+    made.end_all()
+    made.pool.close()
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 @pytest.fixture

@@ -14,8 +14,6 @@ from stack.wsgi.keeper import Keeper
 from stack.wsgi.pool import Share
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from stack.wsgi.connection import Connection
 
 USUAL = 0.002  # seconds that most requests take here
@@ -26,13 +24,6 @@ CONNECTION = cast("Connection", object())  # nobody looks at it
 
 def asked(path: str, method: str = "GET") -> tuple[str, str]:
     return method, path
-
-
-@pytest.fixture
-def keeper() -> Iterator[Keeper]:
-    keeper = Keeper(2)
-    yield keeper
-    keeper.pool.close()
 
 
 @pytest.fixture

@@ -208,16 +208,6 @@ def test_low_numbers_are_left_to_the_app_where_the_limit_cannot_rise(launch: Cal
 
 
 @pytest.fixture
-def keeper() -> Iterator[Keeper]:
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    made = Keeper(2)
-    yield made
-    made.end_all()
-    made.pool.close()
-    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-
-
-@pytest.fixture
 def shares(keeper: Keeper) -> Iterator[tuple[Share, Share]]:
     both = Share(keeper.pool, keeper.enroll()), Share(keeper.pool, keeper.enroll())
     yield both
