@@ -22,7 +22,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from . import environ as environs
-from . import fastcgi, http, log, scgi, uwsgi
+from . import fastcgi, http, log, repeated, scgi, uwsgi
 from .access import NOBODY, asked, identify, identity
 from .body import NOTHING, Body, BodyCut, BodyTooLarge, ChunkedBody, LengthBody, PiecedBody
 from .bulkhead import Bulkhead
@@ -247,16 +247,20 @@ class Connection:
 
     def _http(self) -> bool | None:
         arrived = self._buffer
-        head = http.head(arrived, self._service.max_head)
-        if head is None:
-            return None
-        length = head.length
-        if length:
-            self._check(length)
-        environ = environs.of_http(head, self._origin, self._peer)
+        known = repeated.of_http(arrived, self._origin) if self._peer is None else None
+        if known is not None:
+            (head, environ), data = known, b""
+            length: int | None = 0
+        else:
+            found = http.head(arrived, self._service.max_head)
+            if found is None:
+                return None
+            head, data, length = found, arrived[found.size :], found.length
+            if length:
+                self._check(length)
+            environ = environs.of_http(head, self._origin, self._peer)
         if self._waits_for_another(environ):
             return None
-        data = arrived[head.size :]
         self._buffer = b""
         self._keeps = head.keep_alive
         response = Response(self, head.method, head.minor and 1, self._persists)
@@ -312,22 +316,27 @@ class Connection:
 
     def _packet(self) -> bool | None:
         """Uwsgi and SCGI: variables, the body, and the end of the connection after the answer."""
+        arrived = self._buffer
         read, opening = (uwsgi.variables, AS_HTTP) if self._protocol is UWSGI else (scgi.variables, AS_CGI)
-        found = read(self._buffer, self._service.max_head)
-        if found is None:
-            return None
-        variables, size = found
-        environ = environs.of_variables(variables, self._origin)
-        length = length_of(variables)
-        if length:
-            self._check(length)
+        known = repeated.of_uwsgi(arrived, self._origin) if self._protocol is UWSGI else None
+        if known is not None:
+            (line, environ), data = known, b""
+            length: int | None = 0
+        else:
+            found = read(arrived, self._service.max_head)
+            if found is None:
+                return None
+            variables, size = found
+            line, data, length = b"", arrived[size:], length_of(variables)
+            environ = environs.of_variables(variables, self._origin)
+            if length:
+                self._check(length)
         if self._waits_for_another(environ):
             return None
-        data = self._buffer[size:]
         self._buffer = b""
         body = LengthBody(length, data, self._receive) if length else NOTHING
         response = Response(self, environ["REQUEST_METHOD"], None, _never, opening)
-        self._serve(environ, body, response)
+        self._serve(environ, body, response, line)
         return self._end(response, unread=body.unread != 0)
 
     def _fastcgi(self) -> bool | None:

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from .. import __version__
-from . import http
 from .protocol import ProtocolError
 from .response import FileWrapper
 
@@ -67,20 +66,7 @@ class Origin:
 
 def of_http(head: Head, origin: Origin, peer: tuple[str, str] | None) -> Environ:
     """The environ of an HTTP request, but for `wsgi.input`; `peer` is the address and port of a TCP client."""
-    if head.said and peer is None:
-        environ = _said(head.said, origin).copy()
-        environ["HTTP_X_REQUEST_START"] = head.fields["HTTP_X_REQUEST_START"]
-        return environ
-    return _of_http(head, origin, peer)
-
-
-@lru_cache(http.SAID_MOST)
-def _said(said: bytes, origin: Origin) -> Environ:
-    return _of_http(http.said(said), origin, None)
-
-
-def _of_http(head: Head, origin: Origin, peer: tuple[str, str] | None) -> Environ:
-    method, target, path, query, minor, _, _, _, fields, _, _ = head
+    method, target, path, query, minor, _, _, _, fields, _ = head
     environ = {
         **origin.base,
         **fields,

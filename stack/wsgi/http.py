@@ -46,8 +46,7 @@ class Head(NamedTuple):
 
     `fields` has the header fields by the names that they have in a WSGI environ (HTTP_ACCEPT, CONTENT_TYPE ...), as
     latin-1 text, repeated ones joined. `path` and `query` are raw. `length` is None if the body comes in chunks.
-    `size` is how many of the bytes were the head. `said` is what its client says with other requests, too (see `said`);
-    b"" of a head that is not known by it.
+    `size` is how many of the bytes were the head.
     """
 
     method: str
@@ -60,7 +59,6 @@ class Head(NamedTuple):
     expects_continue: bool
     fields: dict[str, str]
     size: int
-    said: bytes = b""
 
 
 _head = partial(tuple.__new__, Head)  # what Head() calls; half a microsecond less
@@ -78,21 +76,7 @@ def head(buffer: bytes, limit: int = HEAD_LIMIT) -> Head | None:
     if end < 0:
         _check_beginning(buffer, start, limit)
         return None
-    whole = buffer[start : end + 2]
-    before, clock, rest = whole.partition(CLOCK)
-    if clock and len(whole) <= SAID_LONGEST:
-        moment, _, after = rest.partition(b"\r\n")
-        known = before + b"\r\n" + after
-        found = said(known)
-        if MOMENT.fullmatch(moment) and "HTTP_X_REQUEST_START" not in found.fields:
-            fields = {**found.fields, "HTTP_X_REQUEST_START": moment.decode("ascii")}
-            return _head((*found[:8], fields, end + 4, known))
-    return _read(whole, end + 4)
-
-
-def _read(whole: bytes, size: int = 0) -> Head:
-    """The head in these bytes, up to the end of its last line."""
-    first, _, block = whole.partition(b"\r\n")
+    first, _, block = buffer[start : end + 2].partition(b"\r\n")
     method, target, minor, path, query = (_seen if len(first) <= SEEN_LONGEST else _request_line)(first)
     fields = _fields(block)
     if not path:
@@ -110,17 +94,7 @@ def _read(whole: bytes, size: int = 0) -> Head:
             raise ProtocolError(417, "an expectation other than 100-continue")
         continues = minor > 0 and length != 0
     stays = _keep_alive(fields, minor) if "HTTP_CONNECTION" in fields else minor > 0
-    return _head((method, target, path, query, minor, length, stays, continues, fields, size, b""))
-
-
-# A client says the same with many of its requests, but for the moment that the web server writes beside it. Where it is
-# known without that moment, head and environ take 2.2 instead of 3.8 us; with the cold caches of a Flask request it is
-# 12 of the server's 194. The heads come from clients: no more of them than take a megabyte.
-CLOCK = b"\r\nX-Request-Start: "
-MOMENT = re.compile(rb"(?:t=)?[0-9.]{1,32}")
-SAID_LONGEST = 1024  # bytes of a head
-SAID_MOST = 256
-said = lru_cache(SAID_MOST)(_read)
+    return _head((method, target, path, query, minor, length, stays, continues, fields, end + 4))
 
 
 def _check_beginning(buffer: bytes, start: int, limit: int) -> None:

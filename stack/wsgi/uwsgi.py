@@ -34,22 +34,28 @@ def variables(buffer: bytes, limit: int = HEAD_LIMIT) -> tuple[dict[str, str], i
     end = HEADER + size
     if len(buffer) < end:
         return None
-    try:
-        return passed(_pairs(buffer, end)), end
-    except IndexError:
-        raise ProtocolError(400, "a uwsgi variable reaches beyond its packet") from None
+    return passed(pairs(buffer[:end])), end
 
 
-def _pairs(buffer: bytes, end: int) -> list[tuple[str, str]]:
-    text = buffer[:end].decode("latin-1")
-    pairs: list[tuple[str, str]] = []
+def pairs(packet: bytes) -> list[tuple[str, str]]:
+    """The names and values that a whole packet has.
+
+    Raises:
+        ProtocolError: 400, a size points outside of it.
+    """
+    text = packet.decode("latin-1")
+    end = len(packet)
+    found: list[tuple[str, str]] = []
     position = HEADER
-    while position < end:
-        name_at = position + 2
-        value_size_at = name_at + (buffer[position] | buffer[position + 1] << 8)
-        value_at = value_size_at + 2
-        position = value_at + (buffer[value_size_at] | buffer[value_size_at + 1] << 8)
-        pairs.append((text[name_at:value_size_at], text[value_at:position]))
+    try:
+        while position < end:
+            name_at = position + 2
+            value_size_at = name_at + (packet[position] | packet[position + 1] << 8)
+            value_at = value_size_at + 2
+            position = value_at + (packet[value_size_at] | packet[value_size_at + 1] << 8)
+            found.append((text[name_at:value_size_at], text[value_at:position]))
+    except IndexError:
+        position = end + 1
     if position > end:  # only the last can: the others have ended before
         raise ProtocolError(400, "a uwsgi variable reaches beyond its packet")
-    return pairs
+    return found

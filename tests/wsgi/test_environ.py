@@ -150,19 +150,3 @@ def test_packet_that_is_no_request_is_refused(variables: dict[str, str]) -> None
 
 def test_request_line_is_the_one_that_was_sent() -> None:
     assert request_line(uwsgi(REQUEST_URI="/a?b", PATH_INFO="/other")) == "GET /a?b"
-
-
-def test_each_request_has_an_environ_of_its_own_whatever_an_app_did_to_the_one_before() -> None:
-    lines = "GET /a HTTP/1.1\nHost: a\nX-Forwarded-Proto: https\nX-Request-Start: {}"
-    first, plain = http(lines.format("1.0")), http("GET /a HTTP/1.1\nHost: a\nX-Forwarded-Proto: https")
-    assert first == {**plain, "HTTP_X_REQUEST_START": "1.0"}
-    first["PATH_INFO"] = "/b"
-    first["other"] = 1
-    assert http(lines.format("2.0")) == {**plain, "HTTP_X_REQUEST_START": "2.0"}
-
-
-def test_who_is_to_be_believed_is_so_whatever_was_said_before() -> None:
-    lines = "GET /a HTTP/1.1\nHost: a\nX-Forwarded-For: 198.51.100.7\nX-Request-Start: 1.0"
-    assert http(lines)["REMOTE_ADDR"] == "198.51.100.7"
-    assert http(lines, Origin(trusted=False))["REMOTE_ADDR"] == "127.0.0.1"
-    assert http(lines, TCP, ("203.0.113.9", "5"))["REMOTE_ADDR"] == "203.0.113.9"

@@ -147,8 +147,6 @@ def test_noise_in_chunks_raises_nothing_but_protocol_errors(data: bytes) -> None
 
 
 NAMES = st.sampled_from(["Host", "host", "Cookie", "X-A", "X_A", "Proxy", "Content-Length", "No Name", "", "A:b"])
-MOMENTS = st.sampled_from(["1764170000.123", "t=1764170000123456", "0", ""])
-CLOCKS = st.sampled_from(["X-Request-Start", "x-request-start", "A: X-Request-Start", "\r\nX-Request-Start"])
 GAPS = st.sampled_from([": ", ":", ":  ", ":\t", " : ", ""])
 VALUES = st.text(st.sampled_from("ab: ,\t\r\n\0\x7f\xe9"), max_size=6)
 
@@ -171,29 +169,3 @@ def test_usual_heads_are_read_as_any_head_is(lines: list[str], last: str) -> Non
 
     odd = read(http._odd_fields)  # first: now it knows the names
     assert read(http._fields) == odd
-
-
-@given(
-    st.sampled_from(["GET /a?b HTTP/1.1", "GET http://b/ HTTP/1.1", "POST / HTTP/1.0", "GET /\xe9%41 HTTP/1.1", "GET"]),
-    st.lists(
-        st.builds("{}: {}".format, NAMES, st.sampled_from(["a", "1", "b b"]))
-        | st.builds("{}: {}".format, CLOCKS, VALUES | MOMENTS)
-    ),
-    st.sampled_from(["", "Host: a\r\n"]),
-    st.binary(max_size=3),
-)
-def test_head_that_has_been_said_before_is_read_as_any(first: str, lines: list[str], host: str, rest: bytes) -> None:
-    whole = "\r\n".join([first, *lines, host]).encode("latin-1")
-    whole += b"\r\n" if not host else b""
-
-    def read(by: Callable[[], Head | None]) -> object:
-        try:
-            found = by()
-        except ProtocolError as error:
-            return error.status
-        return found and found._replace(said=b"")
-
-    end = (whole + b"\r\n").find(b"\r\n\r\n", 2 if whole.startswith(b"\r\n") else 0) + 2
-    plain = read(lambda: http._read(whole[:end], end + 2))
-    for _ in range(2):
-        assert read(lambda: head(whole + b"\r\n" + rest)) == plain
