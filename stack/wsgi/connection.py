@@ -167,7 +167,9 @@ class Connection:
     @property
     def rests(self) -> bool:
         """Whether any process may go on with it: all that there is of it is its socket."""
-        return self.idle and (self._records is None or not self._records.skips)
+        if self._buffer or self._lingering or self._unread is not None:
+            return False
+        return self._records is None or (self._records.idle and not self._records.skips)
 
     def close(self) -> None:
         """Close it."""
