@@ -19,6 +19,7 @@ import select
 import stat
 import time
 from collections import deque
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from . import log
@@ -31,6 +32,8 @@ FORMATS = ("common", "combined", "json")
 LONGEST = select.PIPE_BUF  # bytes that a pipe takes in one piece (pipe(7))
 CUTS = (LONGEST, 800, 60)  # characters of each text of a line, tried in turn until it is short enough
 MOST_PENDING = 32  # lines
+KNOWN = 256  # requests whose part of a line is kept, for when they are said again
+KNOWN_LONGEST = 1024  # characters of one
 MODE = 0o640  # addresses of visitors are not for everybody
 IDENTITY = re.compile(r"[0-9A-Za-z._:/+=@-]{1,128}")  # nothing that a log, a header or a shell takes for its own
 
@@ -176,15 +179,22 @@ def _json(_: str, request: Asked, status: int, size: int, seconds: float, ended:
 
 
 def _apache(form: str, request: Asked, status: int, size: int, seconds: float, ended: float) -> bytes:
+    known = request[:-1]  # the id, which is not in it, is another each time
+    parts = _parts if sum(map(len, known)) <= KNOWN_LONGEST else _parts.__wrapped__
+    before, between, after = parts(form, known)
+    return f"{before}{_clock(ended - seconds)}{between}{status} {size or '-'}{after}\n".encode("ascii")
+
+
+@lru_cache(KNOWN)
+def _parts(form: str, request: Asked) -> tuple[str, str, str]:
+    """What a line has before its moment, between that and the status, and after the size."""
     if not _PLAIN.fullmatch("".join(request)):  # together: most requests have nothing to escape
         request = tuple(map(_escaped, request))
-    addr, user, method, target, protocol, referer, agent, _ = request
+    addr, user, method, target, protocol, referer, agent = request
     first = f"{method} {target} {protocol}" if method else "-"
     addr, user = addr.replace(" ", "\\x20"), user.replace(" ", "\\x20")  # fields end at a space
-    text = f'{addr or "-"} - {user or "-"} [{_clock(ended - seconds)}] "{first}" {status} {size or "-"}'
-    if form == "combined":
-        text += f' "{referer or "-"}" "{agent or "-"}"'
-    return f"{text}\n".encode("ascii")
+    after = f' "{referer or "-"}" "{agent or "-"}"' if form == "combined" else ""
+    return f"{addr or '-'} - {user or '-'} [", f'] "{first}" ', after
 
 
 # As Apache writes them: quotation marks and backslashes with a backslash, what is not printable ASCII as \xhh.
