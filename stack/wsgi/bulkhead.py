@@ -54,7 +54,7 @@ class Bulkhead:
 
     def holds(self, method: str, path: str) -> bool:
         """Whether this request shall wait: then its connection is to be `held`."""
-        usual = self.slow.get(_route(method, path), 0.0) if self.slow else 0.0
+        usual = self.slow.get(_route(method, path), 0.0)
         if usual <= 0.0 or self._alone is None or self._share is None:
             return False
         now = monotonic()

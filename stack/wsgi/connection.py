@@ -235,7 +235,7 @@ class Connection:
     def _recognise(self, first: int) -> bool:
         """Find out the protocol by the first byte, or refuse it; whether it is one that this address takes."""
         found = spoken(first)
-        if found is None or self._protocol not in {None, found}:
+        if found is None or (self._protocol is not None and self._protocol is not found):
             log.line(f"refused a connection that begins with {name(first)}")
             return False
         self._protocol = found
@@ -293,10 +293,10 @@ class Connection:
         body = self._body
         if body is not NOTHING and (body.exceeded or (body.unread or 0) > DISCARD_LIMIT):
             return False
-        return self._can_stay()
+        return self._kept or self._can_stay()
 
     def _can_stay(self) -> bool:
-        self._kept = self._kept or self._service.keep(self)
+        self._kept = self._service.keep(self)
         return self._kept
 
     def _drop(self) -> bool | None:
@@ -367,7 +367,7 @@ class Connection:
         arrived = records.arrived()
         self._reply()
         end = records.end()
-        stays = not records.closing and not self._service.draining and self._can_stay()
+        stays = not records.closing and not self._service.draining and (self._kept or self._can_stay())
         self.send(end)
         if not stays:
             return self._end(response, unread=request.keep or not arrived)
@@ -378,7 +378,10 @@ class Connection:
 
     def _waits_for_another(self, environ: Environ) -> bool:
         """Whether the request had better wait for another thread. Not twice."""
-        self.held = not self.held and self._service.bulkhead.holds(environ["REQUEST_METHOD"], environ["PATH_INFO"])
+        bulkhead, before = self._service.bulkhead, self.held
+        self.held = False
+        if bulkhead.slow and not before:
+            self.held = bulkhead.holds(environ["REQUEST_METHOD"], environ["PATH_INFO"])
         return self.held
 
     def _check(self, length: int) -> None:

@@ -22,6 +22,8 @@ class Protocol(Enum):
     FASTCGI = "fastcgi"
     SCGI = "scgi"
 
+    __hash__ = object.__hash__  # there is one of each; Enum's own is a function of Python's
+
 
 def spoken(first: int) -> Protocol | None:
     """The protocol that a connection beginning with this byte speaks; None if we do not speak it.
@@ -29,13 +31,15 @@ def spoken(first: int) -> Protocol | None:
     uwsgi: modifier1 is 0 for a WSGI request. HTTP: a method; all registered ones are capital letters (RFC 9110 9.1).
     FastCGI: the version is 1 (3.3). SCGI: a netstring's size.
     """
-    if 0x41 <= first <= 0x5A:
-        return Protocol.HTTP
-    if first == 0x00:
-        return Protocol.UWSGI
-    if first == 0x01:
-        return Protocol.FASTCGI
-    return Protocol.SCGI if 0x30 <= first <= 0x39 else None
+    return _SPOKEN.get(first)
+
+
+_SPOKEN = {
+    **dict.fromkeys(range(0x41, 0x5B), Protocol.HTTP),
+    0x00: Protocol.UWSGI,
+    0x01: Protocol.FASTCGI,
+    **dict.fromkeys(range(0x30, 0x3A), Protocol.SCGI),
+}
 
 
 def name(first: int) -> str:

@@ -60,8 +60,8 @@ class Tally:
         LINE.pack_into(self._lines, thread * TEXT, line)
         if taken is not None:
             try:
-                waited = time.time() - float(taken if taken[0] != "t" else taken.removeprefix("t="))
-            except (ValueError, IndexError):
+                waited = time.time() - float(taken.removeprefix("t="))
+            except ValueError:
                 return
             if waited < 3600.0:  # another unit, or nonsense
                 numbers, at = self._numbers, thread * WIDTH
