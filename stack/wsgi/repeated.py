@@ -4,8 +4,8 @@ A client says the same with many of its requests, but for the moment that the we
 (X-Request-Start over HTTP, REQUEST_START over uwsgi). What is left without that moment is looked up. Only a request
 that has arrived whole, and has no body, is found so; any other is for the parsers, and so is each the first time.
 
-It spares a seventh of all instructions of a small Flask request over uwsgi, and over HTTP a thirtieth of what is left
-by looking up the parts of a head. Clients choose what they ask: no more is kept than takes a megabyte.
+It spares a seventh of all that the processor does for a small Flask request over uwsgi (470,000 instructions, of which
+63,000). Clients choose what they ask: no more is kept than takes a megabyte.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from . import log
 from .address import acceptor
-from .alone import SLEEPS_FOR, SLOW, Alone
+from .alone import Alone
 from .bulkhead import LOOK, Bulkhead
 from .connection import Connection, Service
 from .environ import Origin
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 NO_DESCRIPTORS_PAUSE = 0.05  # seconds to wait where no descriptor is free
 NARROW = 0.05  # seconds between two looks while all threads are busy at times
 NARROW_FOR = 1.0  # seconds since all threads were found busy, until it is not narrow any more
-SELDOM = 0.01  # the same while one serves alone: looks every 2 to 5 ms took 6 % of a small Flask request
 IN_A_ROW = 4  # connections, kept or new, that a thread goes on with before it looks for others
 
 # One-shot: an event wakes one thread, which arms the socket again once it has accepted. Without that all idle threads
@@ -135,11 +134,7 @@ class Threads:
         elif now >= self._narrow_at + NARROW_FOR:
             self._is_narrow = False
             self.alone.end()
-        self._look_after = self._until_look(now) if self.alone.serves else NARROW
-
-    def _until_look(self, now: float) -> float:
-        """Seconds in which to look at the one that serves."""
-        return SLEEPS_FOR if 0.0 < self._service.progress[0] <= now - SLOW else SELDOM
+        self._look_after = self.alone.look_within(now) if self.alone.serves else NARROW
 
     def expire(self, now: float) -> None:
         """Close what has waited for too long, and let go of what other processes have ended."""
