@@ -46,6 +46,7 @@ NO_DESCRIPTORS_PAUSE = 0.05  # seconds to wait where no descriptor is free
 NARROW = 0.05  # seconds between two looks while all threads are busy at times
 NARROW_FOR = 1.0  # seconds since all threads were found busy, until it is not narrow any more
 IN_A_ROW = 4  # connections, kept or new, that a thread goes on with before it looks for others
+IN_A_ROW_ALONE = 8  # the same where no other thread would look for them: a microsecond less of each request
 
 # One-shot: an event wakes one thread, which arms the socket again once it has accepted. Without that all idle threads
 # wake for each connection. Not EPOLLEXCLUSIVE: it wakes one process, whose thread may take another event first.
@@ -286,7 +287,7 @@ class Threads:
             connection = self._got(get, fd)
         finally:
             self._arm(fd)
-        left = IN_A_ROW
+        left = IN_A_ROW_ALONE if self.alone.serves else IN_A_ROW
         while connection is not None:
             self._advance(connection, index)
             left -= 1

@@ -74,7 +74,7 @@ class Workload:
 
     def run(self, seconds: int, rounds: int, talk: Callable[[str], None]) -> Report:
         """Measures it."""
-        drive: Drive = _mixed(self._rate(seconds, talk)) if self.is_mixed else wrk.run
+        drive: Drive = _mixed(self._rate(self.seconds or seconds, talk)) if self.is_mixed else wrk.run
         wanted = Wanted(self.asks, self.connections, self.seconds or seconds, rounds, bare=True, drive=drive)
         return self.measured(self.servers(), wanted, talk)
 
@@ -151,9 +151,12 @@ def profile(seconds: int, talk: Callable[[str], None]) -> dict[str, Any]:
 
 
 def _of_hello() -> Iterator[Contender]:
-    yield from servers("bundled", *PEERS)
-    yield varied("bundled-uwsgi", protocol="uwsgi")
+    """What is compared stands side by side: the machine has less time between them to become another."""
+    yield from servers("bundled")
     yield varied("bundled-logging", "--access-log", "{socket}.log")
+    yield from servers("granian", "uwsgi")
+    yield varied("bundled-uwsgi", protocol="uwsgi")
+    yield from servers("gunicorn-gthread", "waitress")
 
 
 def _of_memory() -> Iterator[Contender]:
@@ -166,7 +169,9 @@ WORKLOADS = {
     "raw-64": Workload("raw WSGI callable", APPS / "raw", lambda: servers("bundled", "uwsgi"), connections=64),
     "hello": Workload("Flask hello", APPS / "hello", lambda: tuple(_of_hello())),
     "hello-64": Workload("Flask hello", APPS / "hello", lambda: servers("bundled", *PEERS), connections=64),
-    "mixed": Workload("mixed load", APPS / "hello", lambda: servers("bundled", *PEERS), connections=64, is_mixed=True),
+    "mixed": Workload(
+        "mixed load", APPS / "hello", lambda: servers("bundled", *PEERS), connections=64, seconds=4, is_mixed=True
+    ),
     "bodies": Workload(
         "bodies",
         APPS / "hello",

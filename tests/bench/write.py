@@ -29,7 +29,7 @@ DRAWN = ("raw", "hello", "bodies")
 
 def main() -> int:
     """Measures; 1 if a bar is missed."""
-    seconds, rounds = int(os.environ.get("BENCH_SECONDS", "4")), int(os.environ.get("BENCH_ROUNDS", "3"))
+    seconds, rounds = int(os.environ.get("BENCH_SECONDS", "2")), int(os.environ.get("BENCH_ROUNDS", "5"))
     only = os.environ.get("BENCH_ONLY", "").replace(",", " ").split()
     if unknown := [each for each in only if each not in WORKLOADS]:
         print(f"BENCH_ONLY: there is no {unknown[0]}, but {', '.join(WORKLOADS)}", file=sys.stderr)
