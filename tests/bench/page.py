@@ -39,7 +39,7 @@ What ours measured over what the other did, so that less is better; of requests/
 | --- | --- | --- | --- | --- | --- |
 {bars}
 
-Calling the Flask app without a server, in the same Python: {in_process:.1f} us of CPU.
+Calling the Flask app without a server, in the same Python: {in_process:.1f} us of CPU, the median over the whole run.
 
 ## Measured
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -29,22 +30,23 @@ DRAWN = ("raw", "hello", "bodies")
 
 def main() -> int:
     """Measures; 1 if a bar is missed."""
-    seconds, rounds = int(os.environ.get("BENCH_SECONDS", "2")), int(os.environ.get("BENCH_ROUNDS", "5"))
+    seconds, rounds = int(os.environ.get("BENCH_SECONDS", "3")), int(os.environ.get("BENCH_ROUNDS", "5"))
     only = os.environ.get("BENCH_ONLY", "").replace(",", " ").split()
     if unknown := [each for each in only if each not in WORKLOADS]:
         print(f"BENCH_ONLY: there is no {unknown[0]}, but {', '.join(WORKLOADS)}", file=sys.stderr)
         return 2
     began = time.monotonic()
     reports: dict[str, Report] = {}
-    calls = [in_process()]
+    calls: list[float] = []
     for name in only or WORKLOADS:
         say(f"{name}:")
+        calls.append(in_process())
         reports[name] = WORKLOADS[name].run(seconds, rounds, say)
         print(f"\n{standings.table(reports[name])}", flush=True)
         for each in doubts(reports[name].series):
             say(f"warning: {each}")
     calls.append(in_process())
-    each_call = sum(calls) / len(calls)
+    each_call = statistics.median(calls)
     found = list(bars(reports, each_call))
     print("\n" + "\n".join(map(line, found)))
     missed = [each for each in found if each.is_missed]
