@@ -174,9 +174,7 @@ def loaded_alone(process: Process, clients: list[Client], others: int) -> None:
     stop = threading.Event()
 
     def load() -> None:
-        more = 100  # until each of the others has had an event, and waits no more
-        while more:
-            more -= stop.is_set()
+        while not stop.is_set():
             for each in clients:
                 each.ask()
             for each in clients:
@@ -186,10 +184,11 @@ def loaded_alone(process: Process, clients: list[Client], others: int) -> None:
     loader.start()
     try:
         wait_until(lambda: process.look() and process.threads.alone.serves, "one serves")
+        # Each waits from its next event on, so the load goes on until all have had one.
+        wait_until(lambda: resting() == others, "the others wait for that to end")
     finally:
         stop.set()
         loader.join()
-    wait_until(lambda: resting() == others, "the others wait for that to end")
 
 
 def resting() -> int:
