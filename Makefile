@@ -34,7 +34,7 @@ check: style ## style, and the tests that need no process
 style: $(VENV)/.dev ## style, types and imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy --num-workers 2
+	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 smoke: packages $(VENV)/.dev ## the example project: up, health, paths, a reload under requests, down
