@@ -187,7 +187,15 @@ class Connection:
         """Do what the arrived bytes allow, on the given thread; whether to wait for more."""
         self._thread = thread
         try:
-            return self._arrive() if self._unread is None and not self.held else self._requests()
+            if self.held or self._unread is not None:
+                return self._requests()
+            try:
+                data = self.sock.recv(RECEIVE, FLAGS)
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+            return self._arrived(data) if data and not self._lingering else bool(data)
         except ProtocolError as error:
             with contextlib.suppress(OSError):
                 self._refuse(error)
@@ -196,16 +204,8 @@ class Connection:
             pass
         return False
 
-    def _arrive(self) -> bool:
-        """Receive, and serve the requests that have arrived whole; whether to wait for more."""
-        try:
-            data = self.sock.recv(RECEIVE, FLAGS)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        if not data or self._lingering:
-            return bool(data)
+    def _arrived(self, data: bytes) -> bool:
+        """Serve the requests that have arrived whole; whether to wait for more."""
         if self._buffer:
             self._buffer += data
             return self._requests()

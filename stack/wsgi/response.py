@@ -102,7 +102,7 @@ class Response:
     `persists` is asked when the head is made, whether the connection may stay; `keep_alive` tells afterwards. `started`
     is whether bytes went out, `whole` whether the answer is complete, `failed` whether its status says that the server
     or the app has failed, `sent` how many bytes of a body went out, `fault` what the app did wrong with it. `bodiless`:
-    answers to HEAD, 204 and 304 have no body (RFC 9110 6.4.1).
+    answers to HEAD, 204 and 304 have no body (RFC 9110 6.4.1). `open_ended`: it has begun, and nobody knows its length.
     """
 
     # Here, not set for each request: most answers leave most of them so.
@@ -114,6 +114,7 @@ class Response:
     keep_alive = False
     framed = False
     bodiless = False
+    open_ended = False
     _status = ""
     _line = b""  # the same as it goes on the wire
     _empty = False  # whether an answer with it has no body
@@ -190,16 +191,11 @@ class Response:
             self.sent = size
             self._transport.send(head + data)
         else:
+            self.open_ended = self._left is None
             self._emit((head, *self._framed(data)))
 
     def rest(self, chunks: Iterator[bytes]) -> None:
-        """Send all further chunks of the body."""
-        if self.bodiless:
-            return
-        if self._left is not None:
-            for data in chunks:
-                self.chunk(data)
-            return
+        """Send all further chunks of a body that is open-ended."""
         add, sent = self._pieces().add, 0
         try:
             for data in chunks:  # a third of the time that chunk() would take
@@ -326,9 +322,8 @@ def answer(result: Iterable[bytes], response: Response) -> None:
     only = hasattr(result, "__len__") and len(result) == 1  # type: ignore[arg-type]
     for data in pieces:
         response.chunk(data, only)
-        if response.started:
+        if response.open_ended:
             response.rest(pieces)
-            break
     response.finish()
 
 

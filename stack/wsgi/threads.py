@@ -238,7 +238,7 @@ class Threads:
                     if fd == shared:
                         self._go_on(fd, index, self._taken)
                     elif fd in accepting:
-                        self._go_on(fd, index, self._accepted)
+                        self._go_on(fd, index, self._new)
                     else:
                         connection = waiting.pop(fd, None)
                         if connection is not None:
@@ -284,14 +284,14 @@ class Threads:
     def _go_on(self, fd: int, index: int, get: Callable[[int], Connection | None]) -> None:
         """Go on with a connection at once: what it asks is mostly there already. And so with some that follow it."""
         try:
-            connection = self._got(get, fd)
+            connection = get(fd)
         finally:
             self._arm(fd)
         left = IN_A_ROW_ALONE if self.alone.serves else IN_A_ROW
         while connection is not None:
             self._advance(connection, index)
             left -= 1
-            connection = self._got(get, fd) if left else None
+            connection = get(fd) if left else None
 
     def _go_on_held(self, index: int) -> None:
         """Go on with a slow request that has been held, if it need not wait any more."""
@@ -307,15 +307,14 @@ class Threads:
         except OSError:  # left meanwhile
             pass
 
-    def _got(self, get: Callable[[int], Connection | None], fd: int) -> Connection | None:
-        """A connection, if there is one."""
+    def _new(self, fd: int) -> Connection | None:
+        """The next connection of a listening socket, if there is one."""
         try:
-            return get(fd)
+            return self._accepted(fd)
         except BlockingIOError:
             pass
         except OSError as error:
-            if error.errno in NO_DESCRIPTORS:
-                time.sleep(NO_DESCRIPTORS_PAUSE)  # it stays in the queue; a request that ends makes room
+            _pause(error)
         return None
 
     def _accepted(self, fd: int) -> Connection:
@@ -331,21 +330,22 @@ class Threads:
         sock, peer = accept()
         return self._connection(sock, peer, fd)
 
-    def _taken(self, fd: int) -> Connection | None:  # noqa: ARG002 - the form of _accepted
-        """The next connection of the pool, if there is one.
+    def _taken(self, fd: int) -> Connection | None:  # noqa: ARG002 - the form of _new
+        """The next connection of the pool, if there is one."""
+        try:
+            kept = self._share.take()
+            return None if kept is None else kept.connection or self._met(kept)
+        except OSError as error:
+            _pause(error)
+        return None
 
-        Raises:
-            OSError: see Share.take().
-        """
-        kept = self._share.take()
-        if kept is None:
-            return None
-        if kept.connection is None:
-            try:
-                kept.connection = self._connection(kept, kept.getpeername(), kept.listener)
-            except BaseException:  # its peer has gone, or there is no memory
-                kept.close()
-                raise
+    def _met(self, kept: PooledSocket) -> Connection:
+        """Go on with a connection that this process has not had in hand before."""
+        try:
+            kept.connection = self._connection(kept, kept.getpeername(), kept.listener)
+        except BaseException:  # its peer has gone, or there is no memory
+            kept.close()
+            raise
         return kept.connection
 
     def _connection(self, sock: socket.SocketType, peer: object, listener: int) -> Connection:
@@ -400,6 +400,12 @@ class Threads:
         """Its descriptor lives on elsewhere: without this its entry would, too."""
         connection.registered = False
         self._epoll.unregister(connection.sock)
+
+
+def _pause(error: OSError) -> None:
+    """Where no descriptor is free: the connection stays in the queue, and a request that ends makes room."""
+    if error.errno in NO_DESCRIPTORS:
+        time.sleep(NO_DESCRIPTORS_PAUSE)
 
 
 def _origin(listener: Listener, settings: Settings) -> Origin:
