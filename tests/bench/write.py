@@ -28,9 +28,21 @@ PAGE, PICTURE = ROOT / "docs" / "bench.md", ROOT / "docs" / "bench.svg"
 DRAWN = ("raw", "hello", "bodies")
 
 
+def _whole(name: str, usual: int) -> int:
+    """The number that a variable of the environment tells."""
+    told = os.environ.get(name) or str(usual)
+    if not told.isdecimal() or not int(told):
+        raise ValueError(f"{name}: {told!r} is not a whole number from 1 on")
+    return int(told)
+
+
 def main() -> int:
     """Measures; 1 if a bar is missed."""
-    seconds, rounds = int(os.environ.get("BENCH_SECONDS", "3")), int(os.environ.get("BENCH_ROUNDS", "5"))
+    try:
+        seconds, rounds = _whole("BENCH_SECONDS", 3), _whole("BENCH_ROUNDS", 5)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     only = os.environ.get("BENCH_ONLY", "").replace(",", " ").split()
     if unknown := [each for each in only if each not in WORKLOADS]:
         print(f"BENCH_ONLY: there is no {unknown[0]}, but {', '.join(WORKLOADS)}", file=sys.stderr)
