@@ -324,6 +324,8 @@ def answer(result: Iterable[bytes], response: Response) -> None:
         response.chunk(data, only)
         if response.open_ended:
             response.rest(pieces)
+        elif response.bodiless and response.started:  # nobody wants the rest, and it may have no end
+            break
     response.finish()
 
 

@@ -115,4 +115,22 @@ def test_status_of_204_has_no_length() -> None:
 def test_head_without_a_body_does_not_invent_a_length() -> None:
     assert b"Content-Length" not in answered([], "HEAD")[0].sent[0]
     assert b"Content-Length: 3\r\n" in answered([b"abc"], "HEAD")[0].sent[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "status"), [("HEAD", "200 OK"), ("GET", "204 No Content"), ("GET", "304 Not Modified")]
+)
+@pytest.mark.parametrize("headers", [[], [("Content-Length", "6")]])
+def test_of_a_body_that_nobody_gets_the_app_makes_no_more(
+    method: str, status: str, headers: list[tuple[str, str]]
+) -> None:
+    wire = Wire()
+    response = Response(wire, method, 1, lambda: True)
+    response.start(status, headers)
+    body = iter([b"", b"abc", b"it may have no end"])
+    answer(body, response)
+    assert list(body) == [b"it may have no end"]
+    assert len(wire.sent) == 1
+    assert response.whole
+    assert not response.fault
     assert b"Content-Length: 0\r\n" in answered([])[0].sent[0]
