@@ -472,6 +472,10 @@ def test_nothing_is_leaked_by_requests_nor_by_deaths(stack: Stack) -> str:
     def descriptors() -> int:
         return sum(each.num_fds() for each in family())
 
+    def more() -> str:
+        told = ", ".join(f"{each.name()} {each.num_fds()}" for each in family())
+        return f"no more descriptors than before, {fds}, but {told}"
+
     def memory() -> int:
         return sum(each.memory_info().rss for each in family())
 
@@ -482,8 +486,8 @@ def test_nothing_is_leaked_by_requests_nor_by_deaths(stack: Stack) -> str:
                     visitor.request("GET", "/")
                     assert visitor.getresponse().read()
 
-    ask(requests // 4)
     until(lambda: is_whole(stack), "what a test before has made leave is replaced", stack.within)
+    ask(requests // 4)  # all of it: who is new opens some of its descriptors only then
     fds, rss = descriptors(), memory()
     ask(requests)
     grown = memory() / rss - 1
@@ -493,7 +497,7 @@ def test_nothing_is_leaked_by_requests_nor_by_deaths(stack: Stack) -> str:
         until(lambda victim=victim: is_replaced(stack, victim), "another worker", stack.within)  # type: ignore[misc]
     until(lambda: answers(stack), "it answers", stack.within)
     ask(requests // 4)
-    until(lambda: is_whole(stack) and descriptors() <= fds + 2, f"no more descriptors than before, {fds}", stack.within)
+    until(lambda: is_whole(stack) and descriptors() <= fds + 2, more, stack.within)
     zombies = [each for each in stack.processes() if not lives(each)]
     assert not zombies
     assert grown < 0.1, f"memory grew by {100 * grown:.0f} %"

@@ -179,10 +179,7 @@ def test_lines_of_several_processes_do_not_mix(launch: Callable[..., Server], fo
 @pytest.mark.e2e
 def test_logs_are_opened_again_on_usr1(launch: Callable[..., Server], folder: Path) -> None:
     access, errors = folder / "access", folder / "errors"
-    server = launch(
-        "wsgi_odd:app", "--workers", "2", "--access-log", str(access), "--log-file", str(errors), ready=False
-    )
-    wait_until(server.path.exists, "the socket is there")
+    server = launch("wsgi_odd:app", "--workers", "2", "--access-log", str(access), "--log-file", str(errors))
     server.get("/raise")
     wait_until(lambda: "raised" in errors.read_text(), "the error log has it")
     access.rename(folder / "access.1")
