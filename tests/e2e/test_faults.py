@@ -17,6 +17,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
@@ -486,8 +487,14 @@ def test_nothing_is_leaked_by_requests_nor_by_deaths(stack: Stack) -> str:
                     visitor.request("GET", "/")
                     assert visitor.getresponse().read()
 
-    until(lambda: is_whole(stack), "what a test before has made leave is replaced", stack.within)
-    ask(requests // 4)  # all of it: who is new opens some of its descriptors only then
+    def each_serves() -> bool:
+        """Whether each worker has answered: one that still loads has not opened all of its descriptors."""
+        with ThreadPoolExecutor(8) as visitors:
+            told = set(visitors.map(lambda _: stack.get("/pid").text, range(16)))
+        return told >= {str(each) for each in stack.workers("app")}
+
+    until(lambda: is_whole(stack) and each_serves(), "what a test before has made leave is replaced", stack.within)
+    ask(requests // 4)
     fds, rss = descriptors(), memory()
     ask(requests)
     grown = memory() / rss - 1
