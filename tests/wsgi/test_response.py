@@ -115,6 +115,7 @@ def test_status_of_204_has_no_length() -> None:
 def test_head_without_a_body_does_not_invent_a_length() -> None:
     assert b"Content-Length" not in answered([], "HEAD")[0].sent[0]
     assert b"Content-Length: 3\r\n" in answered([b"abc"], "HEAD")[0].sent[0]
+    assert b"Content-Length: 0\r\n" in answered([])[0].sent[0]
 
 
 @pytest.mark.parametrize(
@@ -133,4 +134,3 @@ def test_of_a_body_that_nobody_gets_the_app_makes_no_more(
     assert len(wire.sent) == 1
     assert response.whole
     assert not response.fault
-    assert b"Content-Length: 0\r\n" in answered([])[0].sent[0]
