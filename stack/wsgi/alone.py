@@ -24,12 +24,14 @@ SLEEPS_FOR = 0.002  # seconds that a request waits for something else than a CPU
 COMPUTES_FOR = 0.02  # seconds of CPU that one takes, until then
 LOOK = 0.01  # seconds between two looks at the one that serves, at first: every 2 to 5 ms, they took 6 % of a request
 LOOK_AT_LAST = 0.05  # when it has served alone for long: of a small Flask request, 2 to 5 % less
-PROVEN = 20  # times so long it has served alone, between two looks
-JUDGE = 0.1  # seconds over which it is judged whether one thread serves as much as all
+JUDGE = 0.1  # seconds over which it is judged whether one thread serves as much as all, at first
+JUDGE_AT_LAST = 0.5
+PROVEN = 20  # times so long as it waits until it looks, or judges, again, it has served alone
 WORTH = 0.2  # of the time that threads work, from which on it is worth trying
 WAITS = 0.2  # of the time that requests wait for something else than a CPU, from which on others had better help
 TRY_AGAIN = 0.25  # seconds until it is tried again; twice as long after each time that it was not so
 TRY_AT_LAST = 600.0
+SCHEDULE = "/proc/self/task/{}/schedstat"
 PEER = -1.0  # instead of the moment since when a request has not got on: it is its peer who does not
 
 
@@ -41,6 +43,7 @@ class Alone:
         self._service = service
         self._gate = threading.Semaphore(0)  # where the others wait meanwhile
         self._threads: Sequence[threading.Thread] = ()
+        self._schedules: Sequence[int] = ()  # descriptors of what the kernel tells of each; of none if it does not
         self._judged_at = self._worked = self._took = 0.0
         self._began = self._try_at = 0.0
         self._try_after = TRY_AGAIN
@@ -51,14 +54,19 @@ class Alone:
         """For the threads but the first: return when there is work for them."""
         self._gate.acquire()
 
-    def judge(self, now: float, threads: Sequence[threading.Thread]) -> None:
-        """See how the requests of all threads are."""
+    def begin(self, threads: Sequence[threading.Thread]) -> None:
+        """These are what is judged; they run."""
         self._threads = threads
+        with contextlib.suppress(OSError):  # the kernel does not tell
+            self._schedules = [os.open(SCHEDULE.format(each.native_id), os.O_RDONLY | os.O_CLOEXEC) for each in threads]
+
+    def judge(self, now: float) -> None:
+        """See how the requests of all threads are."""
         if self.serves and self._needs_help(now):
             self.give_up(now)
-        if now < self._judged_at + JUDGE or len(threads) == 1:
+        if len(self._schedules) < 2 or now < self._judged_at + self._seldom(now, JUDGE, JUDGE_AT_LAST):
             return
-        worked = sum(sum(_scheduled(each)) for each in threads)
+        worked = sum(sum(_scheduled(each)) for each in self._schedules)
         took = self._service.tally.total(TOOK) if self._service.tally is not None else 0.0
         work, waiting = worked - self._worked, took - self._took - (worked - self._worked)
         seconds = now - self._judged_at
@@ -75,7 +83,11 @@ class Alone:
         """Seconds to the next look at the one that serves: soon if it may be slow; else later, the longer it has."""
         if 0.0 < self._service.progress[0] <= now - SLOW:
             return SLEEPS_FOR
-        return min(max(LOOK, (now - self._began) / PROVEN), LOOK_AT_LAST)
+        return self._seldom(now, LOOK, LOOK_AT_LAST)
+
+    def _seldom(self, now: float, first: float, last: float) -> float:
+        """Seconds to wait: more, the longer one has served alone."""
+        return min(max(first, (now - self._began) / PROVEN), last) if self.serves else first
 
     def end(self) -> None:
         """All serve."""
@@ -105,7 +117,7 @@ class Alone:
             self._slow = 0.0
             return False
         runs = _runs(self._threads[0])  # first: what is told of one that runs may be as old as a tick of the clock
-        on_cpu, waited = _scheduled(self._threads[0])
+        on_cpu, waited = _scheduled(self._schedules[0])
         if began != self._slow:
             self._slow, self._seen_at, self._seen = began, now, (on_cpu, waited)
             return False
@@ -114,18 +126,14 @@ class Alone:
         return computed >= COMPUTES_FOR or (slept >= SLEEPS_FOR and not runs)
 
 
-def _scheduled(thread: threading.Thread) -> tuple[float, float]:
-    """Seconds that a thread has been on a CPU, and that it has waited for one; 0 if the kernel does not tell.
+def _scheduled(schedule: int) -> tuple[float, float]:
+    """Seconds that a thread has been on a CPU, and that it has waited for one.
 
     Source: the kernel's scheduler/sched-stats, of /proc/PID/schedstat.
     """
-    with contextlib.suppress(OSError, ValueError):
-        # Not by pathlib: at each system call who looks lets go of the interpreter, and waits until it has it again.
-        fd = os.open(f"/proc/self/task/{thread.native_id}/schedstat", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            on_cpu, waited, _ = map(int, os.read(fd, 128).split())
-        finally:
-            os.close(fd)
+    # Kept open: at each system call who looks lets go of the interpreter, and it takes a dozen tries to have it again.
+    with contextlib.suppress(OSError, ValueError):  # the app has closed it
+        on_cpu, waited, _ = map(int, os.pread(schedule, 128, 0).split())
         return on_cpu / 1e9, waited / 1e9
     return 0.0, 0.0
 

@@ -57,7 +57,7 @@ class Keeper(Share):
         pool = self.pool
         self.sweep()
         ending, self._ending = self._ending, {}
-        for place in pool.used():
+        for place in list(self._has):
             if pool.holders[place] == WANTED:
                 self._arm(place)
             elif pool.holders[place] != NOBODY or now < pool.since[place] + IDLE_WITHIN:
@@ -71,10 +71,10 @@ class Keeper(Share):
             self._search(now)
 
     def due(self) -> float:
-        """When to `look`, at the latest."""
+        """When to `look`, at the latest, unless something is `told` before."""
         pool = self.pool
         overdue = [since + LOST_AFTER for since in (*self._ending.values(), *self._suspects.values())]
-        idle = (pool.since[place] + IDLE_WITHIN for place in pool.used() if pool.holders[place] == NOBODY)
+        idle = (pool.since[place] + IDLE_WITHIN for place in list(self._has) if pool.holders[place] == NOBODY)
         return min(overdue or idle, default=float("inf"))
 
     def end_all(self) -> None:
@@ -109,7 +109,7 @@ class Keeper(Share):
     def _arm(self, place: int, events: int = READY) -> None:
         """Whoever is free next shall take it; or nobody."""
         pool = self.pool
-        if self._has[place] != pool.generations[place]:
+        if self._has.get(place) != pool.generations[place]:
             return
         pool.holders[place] = NOBODY
         try:
@@ -121,13 +121,13 @@ class Keeper(Share):
         """A process has taken what it does not have."""
         pool = self.pool
         message = MESSAGE.pack(place, pool.generations[place], self._listeners[place])
-        if self._has[place] == pool.generations[place]:
+        if self._has.get(place) == pool.generations[place]:
             with contextlib.suppress(OSError):
                 socket.send_fds(pool.mailboxes[number][1], [message], [pool.numbers[place]])
 
     def _shut(self, place: int) -> None:
         """End a connection that nobody has in hand any more."""
-        if self._has[place] == self.pool.generations[place]:
+        if self._has.get(place) == self.pool.generations[place]:
             with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self.pool.numbers[place])) as sock:
                 sock.shutdown(socket.SHUT_RDWR)
             self._end(place)

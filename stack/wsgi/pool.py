@@ -128,7 +128,7 @@ class Share:
     def __init__(self, pool: Pool, number: int) -> None:
         self.pool = pool
         self._lock = threading.Lock()
-        self._has = [0] * len(pool.numbers)  # generations
+        self._has: dict[int, int] = {}  # generations, by place
         self._listeners = [-1] * len(pool.numbers)
         self._kept: list[PooledSocket | None] = [None] * len(pool.numbers)
         self.enter(number)
@@ -197,10 +197,10 @@ class Share:
         """What this process has not had in hand before."""
         generation = self.pool.generations[place]
         with self._lock:
-            if self._has[place] != generation:
+            if self._has.get(place) != generation:
                 with contextlib.suppress(OSError):
                     self._receive()
-            if self._has[place] == generation:
+            if self._has.get(place) == generation:
                 self._forget(place)
                 listener = self._listeners[place]
                 kept = self._kept[place] = PooledSocket(self, place, generation, listener, waited=True)
@@ -240,8 +240,8 @@ class Share:
         """Let go of what others have ended, and empty the mailbox."""
         with contextlib.suppress(OSError), self._lock:
             self._receive()
-        for place, generation in enumerate(self._has):
-            if generation and generation != self.pool.generations[place]:
+        for place, generation in list(self._has.items()):
+            if generation != self.pool.generations[place]:
                 self._let_go(place, generation)
 
     def quiet(self, now: float, grace: float) -> bool:
@@ -271,7 +271,7 @@ class Share:
                         pass
                     elif not descriptors:
                         self._send_again(place, listener)
-                    elif generation != self._has[place]:  # else inherited, and perhaps in hand already
+                    elif generation != self._has.get(place):  # else inherited, and perhaps in hand already
                         self._map(descriptors[0], place, generation, listener)
                 finally:
                     for each in descriptors:
@@ -295,9 +295,9 @@ class Share:
 
     def _let_go(self, place: int, generation: int = 0) -> None:
         with self._lock:
-            if generation in {0, self._has[place]}:
+            if generation in {0, self._has.get(place)}:
                 self._forget(place)
-                self._has[place] = 0
+                self._has.pop(place, None)
                 with contextlib.suppress(OSError):  # the app has lowered the limit
                     os.dup2(self.pool.null, self.pool.numbers[place], inheritable=False)
 

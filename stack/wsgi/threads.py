@@ -107,6 +107,7 @@ class Threads:
             except RuntimeError as error:
                 raise RuntimeError(f"thread {index + 1} of {self._settings.threads}: {error}") from error
             self._threads.append(thread)
+        self.alone.begin(self._threads)
 
     def accept(self) -> None:
         """From now on they do."""
@@ -129,7 +130,7 @@ class Threads:
         self._service.gathering.flush(now)
         if not self._is_narrow:
             return
-        self.alone.judge(now, self._threads)
+        self.alone.judge(now)
         if False not in self._busy:
             self._narrow_at = now
         elif now >= self._narrow_at + NARROW_FOR:

@@ -403,6 +403,7 @@ def test_what_is_idle_for_too_long_ends(
 ) -> None:
     now = time.monotonic()
     old, new = put(shares[0], now), put(shares[0], now + 10.0)
+    keeper.look(now)
     assert keeper.due() == now + IDLE_WITHIN
     keeper.look(now + IDLE_WITHIN)
     assert not readable(old), "somebody may have taken it just now"
