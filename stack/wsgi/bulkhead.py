@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from .connection import Connection
     from .pool import Share
 
-TIMES = 10.0  # as long as half of all requests do
+TIMES = 10.0  # as long as half of all requests do, of the last LATELY
 AT_LEAST = 0.01  # seconds
-STEP = 1.02  # by which what half of them take is put right with each request
+LATELY = 100  # requests
 LONGEST = 1.0  # seconds that one is held
 LOOK = 0.005  # seconds between two looks at whether a thread of another process is free
 KNOWN = 256  # slow routes
@@ -50,7 +50,7 @@ class Bulkhead:
         self._alone = alone
         self._share = share
         self._until = 0.0
-        self._half = 0.0  # seconds that half of all requests do not take
+        self._took: deque[float] = deque(maxlen=LATELY)  # seconds
 
     def holds(self, method: str, path: str) -> bool:
         """Whether this request shall wait: then its connection is to be `held`."""
@@ -77,9 +77,10 @@ class Bulkhead:
 
     def ended(self, method: str, path: str, took: float, now: float) -> None:
         """A request has taken so many seconds, up to this moment."""
-        half = self._half or took
-        self._half = half * STEP if took > half else half / STEP
-        if took >= AT_LEAST and took >= TIMES * half:
+        self._took.append(took)
+        if took < AT_LEAST and not self.slow:  # as nearly always
+            return
+        if took >= AT_LEAST and took >= TIMES * sorted(self._took)[len(self._took) // 2]:
             if len(self.slow) >= KNOWN:
                 self.slow.clear()  # what is still asked for is found again
             route = _route(method, path)
