@@ -398,9 +398,9 @@ class Connection:
         environ["wsgi.input"] = self._body = body
         identify(environ)
         request = NOBODY if access is None else asked(environ)
+        taken = environ.get(self._clock) if self._origin.trusted else None
         if tally is not None:
-            taken = environ.get(self._clock) if self._origin.trusted else None
-            tally.begins(thread, line or environs.request_line(environ).encode("latin-1", "replace"), taken)
+            tally.begins(thread, line or environs.request_line(environ).encode("latin-1", "replace"))
         self._left = self._patience
         service.current[thread] = environ
         progress[thread] = began = monotonic()
@@ -425,7 +425,7 @@ class Connection:
         took = ended - began
         service.bulkhead.ended(method, path, took, ended)
         if tally is not None:
-            tally.ends(thread, response.failed, response.sent, ended, took)
+            tally.ends(thread, response.failed, response.sent, ended, took, taken)
         if access is not None:
             access.write(request, response.status, response.sent, took)
         if response.fault:

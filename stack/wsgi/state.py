@@ -19,12 +19,13 @@ from urllib.parse import unquote_to_bytes
 from . import address
 
 # The numbers of a thread, by their places.
-REQUESTS, ERRORS, BYTES, QUEUED, TIMED, ENDED, TOOK = range(7)
+REQUESTS, ERRORS, BYTES, QUEUED, UNTIMED, ENDED, TOOK = range(7)
 WIDTH = 7
 TEXT = 160  # bytes of a request's line
 LINE = struct.Struct(f"{TEXT}s")
 RECENT = 10  # looks, a second each, over which the rate is told
 TELL_WITHIN = 1.0  # seconds that the master waits for a reader who takes nothing
+NONSENSE = 3600.0  # seconds in the queue: the moment was told in another unit, or is none
 LONGEST = 1 << 24  # bytes that a reader takes from somebody who may be another user's app
 
 PAGE = mmap.PAGESIZE
@@ -52,25 +53,15 @@ class Tally:
     def rate(self, value: float) -> None:
         self._rate[0] = value
 
-    def begins(self, thread: int, line: bytes, taken: str | None) -> None:
-        """A request begins, with this line; the web server has taken it at this moment, if it tells.
+    def begins(self, thread: int, line: bytes) -> None:
+        """A request begins, with this line.
 
-        The line may go on, as bytes do that begin with it: it costs less to part them when somebody looks.
+        It may go on, as bytes do that begin with it: it costs less to part them when somebody looks.
         """
         LINE.pack_into(self._lines, thread * TEXT, line)
-        if taken is not None:
-            try:
-                waited = time.time() - float(taken.removeprefix("t="))
-            except ValueError:
-                return
-            if waited < 3600.0:  # another unit, or nonsense
-                numbers, at = self._numbers, thread * WIDTH
-                numbers[at + TIMED] += 1
-                if waited > 0.0:
-                    numbers[at + QUEUED] += waited
 
-    def ends(self, thread: int, failed: bool, size: int, now: float, took: float) -> None:  # noqa: FBT001 - by place: half the time
-        """It has ended, at this moment, after so many seconds."""
+    def ends(self, thread: int, failed: bool, size: int, now: float, took: float, taken: str | None) -> None:  # noqa: FBT001 - by place: half the time
+        """It has ended, at this moment, after so many seconds; the web server had `taken` it then, if it tells."""
         numbers, at = self._numbers, thread * WIDTH
         numbers[at] += 1
         numbers[at + BYTES] += size
@@ -78,6 +69,18 @@ class Tally:
         numbers[at + TOOK] += took
         if failed:
             numbers[at + ERRORS] += 1
+        if taken is None:
+            numbers[at + UNTIMED] += 1
+            return
+        try:
+            moment = float(taken)
+        except ValueError:
+            moment = _moment(taken)
+        queued = time.time() - took - moment
+        if not queued < NONSENSE:
+            numbers[at + UNTIMED] += 1
+        elif queued > 0.0:
+            numbers[at + QUEUED] += queued
 
     def total(self, which: int) -> float:
         """The sum of one number over all threads."""
@@ -92,7 +95,7 @@ class Tally:
         """All of it, for JSON."""
         ended = list(self._numbers[ENDED::WIDTH])
         last = max(range(self.threads), key=ended.__getitem__)
-        timed = self.total(TIMED)
+        timed = self.total(REQUESTS) - self.total(UNTIMED)
         current = [
             {"request": self._line(each), "seconds": round(max(0.0, now - since), 3)}
             for each, since in enumerate(self.progress)
@@ -104,7 +107,7 @@ class Tally:
             "requests_per_second": round(self.rate, 2),
             "errors": int(self.total(ERRORS)),
             "bytes": int(self.total(BYTES)),
-            "queue_seconds": round(self.total(QUEUED) / timed, 6) if timed else None,
+            "queue_seconds": round(self.total(QUEUED) / timed, 6) if timed > 0 else None,
             "current": current,
             "last": {"request": self._line(last), "seconds_ago": round(max(0.0, now - ended[last]), 3)}
             if ended[last]
@@ -122,6 +125,14 @@ class Tally:
         method, _, target = data.lstrip(b"\r\n").partition(b"\r")[0].rstrip(b"\0").partition(b" ")
         path = target.partition(b" ")[0].partition(b"?")[0]
         return (method + b" " + unquote_to_bytes(path)).decode("utf-8", "replace")
+
+
+def _moment(taken: str) -> float:
+    """The moment in "t=1700000000.123", as others have their web servers tell it; else not a number."""
+    try:
+        return float(taken.removeprefix("t="))
+    except ValueError:
+        return float("nan")
 
 
 class Teller:
