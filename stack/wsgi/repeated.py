@@ -30,7 +30,7 @@ VARIABLE = b"\r\0REQUEST_START%c\0" % DIGITS
 
 
 def of_http(buffer: bytes, origin: Origin) -> tuple[Head, Environ] | None:
-    """The head in these bytes, all that have arrived, and the environ but for `wsgi.input`; None if it is not known."""
+    """The head in these bytes, all that have arrived, and the environ but for its `wsgi.input`; None if it is not known."""
     before, field, rest = buffer.partition(FIELD)
     if not field or len(buffer) > LONGEST or not rest.endswith(b"\r\n\r\n"):
         return None
@@ -47,7 +47,7 @@ def of_http(buffer: bytes, origin: Origin) -> tuple[Head, Environ] | None:
 
 
 def of_uwsgi(buffer: bytes, origin: Origin) -> tuple[bytes, Environ] | None:
-    """The request's line, and its environ but for `wsgi.input`; None if it is not known."""
+    """The request's line, and the environ but for its `wsgi.input`; None if it is not known."""
     before, variable, rest = buffer.partition(VARIABLE)
     if not variable or len(buffer) > LONGEST:
         return None
@@ -72,7 +72,7 @@ def _head(said: bytes, origin: Origin) -> tuple[Head, Environ] | None:
         head = http.head(said)
         if head is None or head.size != len(said) or head.length != 0 or "HTTP_X_REQUEST_START" in head.fields:
             return None
-        return head, environs.of_http(head, origin, None)
+        return head, _roomy(environs.of_http(head, origin, None), "HTTP_X_REQUEST_START")
     except ProtocolError:
         return None
 
@@ -88,6 +88,15 @@ def _packet(before: bytes, after: bytes, origin: Origin) -> tuple[bytes, Environ
         if length(found) or "REQUEST_START" in found:
             return None
         environ = environs.of_variables(found, origin)
-        return environs.request_line(environ).encode("latin-1", "replace"), environ
+        line = environs.request_line(environ).encode("latin-1", "replace")
+        return line, _roomy(environ, "REQUEST_START")
     except ProtocolError:
         return None
+
+
+def _roomy(environ: Environ, moment: str) -> Environ:
+    """The same, with the keys that each request has a value of its own for: else most copies were built anew for them.
+
+    That is a third of what a copy takes (0.16 us): a dict of up to 21 has no room for a 22nd.
+    """
+    return environ | {moment: "", "wsgi.input": None}
