@@ -30,7 +30,7 @@ VARIABLE = b"\r\0REQUEST_START%c\0" % DIGITS
 
 
 def of_http(buffer: bytes, origin: Origin) -> tuple[Head, Environ] | None:
-    """The head in these bytes, all that have arrived, and the environ but for its `wsgi.input`; None if it is not known."""
+    """The head in these bytes, all that came, and the environ but for its `wsgi.input`; None if it is not known."""
     before, field, rest = buffer.partition(FIELD)
     if not field or len(buffer) > LONGEST or not rest.endswith(b"\r\n\r\n"):
         return None
