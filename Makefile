@@ -57,7 +57,7 @@ soak: packages $(VENV)/.dev ## half an hour of load, reloads and deaths at rando
 	$(BIN)/python tests/soak.py
 	KILLS=20 $(PYTEST) -m e2e -n 3 tests/e2e/test_crashes.py -k supervisor_killed
 
-bench: packages $(VENV)/.bench ## docs/bench.md: the bundled server beside others, a quarter of an hour; BENCH_ONLY, BENCH_SECONDS
+bench: packages $(VENV)/.bench ## docs/bench.md: the bundled server beside others, twenty minutes; BENCH_ONLY, BENCH_SECONDS
 	$(BIN)/python tests/bench/write.py
 
 fuzz: $(VENV)/.dev ## a million hostile inputs for each protocol's parser, then 20,000 connections; FUZZ_SEED replays

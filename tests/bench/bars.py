@@ -52,8 +52,8 @@ def bars(reports: Mapping[str, Report], in_process: float) -> Iterator[Bar]:
     for name, found in SECTIONS.items():
         if name in reports:
             yield from found(reports[name])
-    if "hello" in reports:
-        servers = (one(reports["hello"], each) for each in ("bundled", "uwsgi"))
+    if "hello-close" in reports:
+        servers = (one(reports["hello-close"], each) for each in ("bundled", "uwsgi"))
         ours, theirs = (each.figures["server_each"].median - in_process for each in servers)
         yield Bar("Flask hello: server CPU above that of the app", "uwsgi", ours / theirs, 0.85, 0.60)
 
@@ -67,8 +67,7 @@ def _compared(says: str, peers: Mapping[str, tuple[float, float]], connections: 
         yield Bar(f"{says}, {connections} connections: the other's requests/s", peer, rate, *bar)
 
 
-def _hello(report: Report) -> Iterator[Bar]:
-    yield from _compared("Flask hello", PEERS, FEW, report)
+def _close(report: Report) -> Iterator[Bar]:
     hop = _ratio(report, "both_each", "uwsgi", "bundled-uwsgi")
     yield Bar("Flask hello, both over uwsgi: CPU per request", "uwsgi", hop, 1.05, 0.95)
     log = _ratio(report, "both_each", "bundled", "bundled-logging")
@@ -103,7 +102,8 @@ def _ratio(report: Report, measure: str, peer: str, ours: str = "bundled", path:
 SECTIONS: dict[str, Callable[[Report], Iterator[Bar]]] = {
     "raw": partial(_compared, "raw WSGI callable", RAW, FEW),
     "raw-64": partial(_compared, "raw WSGI callable", RAW, MANY),
-    "hello": _hello,
+    "hello": partial(_compared, "Flask hello", PEERS, FEW),
+    "hello-close": _close,
     "hello-64": partial(_compared, "Flask hello", PEERS, MANY),
     "mixed": _mixed,
     "bodies": _bodies,

@@ -25,9 +25,10 @@ from a run (`tests/bench`); nothing in it is written by hand. To measure an app 
 {place}
 
 A turn is one app server alone with nginx and wrk on this machine: started anew, warmed up, measured for {seconds} s.
-Turns go A B C A B C, over and over ({rounds}); figures are medians over these rounds, and ratios are of medians. Each
-app server loads the app itself, without what stackctl puts between others and the app (`--bare`). CPU time is what the
-kernel accounts to the app server's processes and to nginx's, over the requests that wrk counted.
+Turns go A B C A B C, over and over: {rounds} rounds, and more where the servers lie close together. Figures are medians
+over the rounds, and ratios are of medians. Each app server loads the app itself, without what stackctl puts between
+others and the app (`--bare`). CPU time is what the kernel accounts to the app server's processes and to nginx's, over
+the requests that wrk counted.
 
 ![CPU time per request and requests per second](bench.svg)
 
@@ -39,7 +40,8 @@ What ours measured over what the other did, so that less is better; of requests/
 | --- | --- | --- | --- | --- | --- |
 {bars}
 
-Calling the Flask app without a server, in the same Python: {in_process:.1f} us of CPU, the median over the whole run.
+Calling the Flask app without a server, in the same Python: {in_process:.1f} us of CPU, the median of calls before each
+round of hello-close.
 
 ## Measured
 

@@ -19,7 +19,7 @@ from stack.operations.bench import Drive, Report, Wanted, measure, wrk
 from stack.operations.bench.contenders import Contender, chosen
 from stack.operations.visitors import Request
 
-__all__ = ["WORKLOADS", "in_process", "profile"]
+__all__ = ["CLOSE", "WORKLOADS", "in_process", "profile"]
 
 ROOT = Path(__file__).resolve().parents[2]
 APPS = ROOT / "tests" / "apps" / "bench"
@@ -31,6 +31,7 @@ SLEEPERS = 0.05  # of all requests in the mixed load
 BUSY = 0.7  # of what uWSGI can take of it
 SLOW_CONNECTIONS = 32
 UPLOAD = "x" * 10 * 1024
+CLOSE = "hello-close"
 CALLS = """
 import io, statistics, sys, time
 from app import app
@@ -61,7 +62,10 @@ print(statistics.median(each() for _ in range(7)))
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """An app under some servers. `connections` at a time, in so many `workers`; `seconds` if not as told."""
+    """An app under some servers. `connections` at a time, in so many `workers`; `seconds` if not as told.
+
+    `often`: for so many times as many rounds as told.
+    """
 
     says: str
     app: Path
@@ -70,12 +74,16 @@ class Workload:
     connections: int = 16
     workers: int = 2
     seconds: int = 0
+    often: int = 1
     is_mixed: bool = False
 
-    def run(self, seconds: int, rounds: int, talk: Callable[[str], None]) -> Report:
-        """Measures it."""
-        drive: Drive = _mixed(self._rate(self.seconds or seconds, talk)) if self.is_mixed else wrk.run
-        wanted = Wanted(self.asks, self.connections, self.seconds or seconds, rounds, bare=True, drive=drive)
+    def run(
+        self, seconds: int, rounds: int, talk: Callable[[str], None], between: Callable[[], None] = lambda: None
+    ) -> Report:
+        """Measures it. `between` is called before each round."""
+        seconds, rounds = self.seconds or seconds, rounds * self.often
+        drive: Drive = _mixed(self._rate(seconds, talk)) if self.is_mixed else wrk.run
+        wanted = Wanted(self.asks, self.connections, seconds, rounds, bare=True, drive=drive, between=between)
         return self.measured(self.servers(), wanted, talk)
 
     def _rate(self, seconds: int, talk: Callable[[str], None]) -> float:
@@ -150,13 +158,11 @@ def profile(seconds: int, talk: Callable[[str], None]) -> dict[str, Any]:
     return told[-1]
 
 
-def _of_hello() -> Iterator[Contender]:
-    """What is compared stands side by side: the machine has less time between them to become another."""
+def _of_close() -> Iterator[Contender]:
     yield from servers("bundled")
     yield varied("bundled-logging", "--access-log", "{socket}.log")
-    yield from servers("granian", "uwsgi")
+    yield from servers("uwsgi")
     yield varied("bundled-uwsgi", protocol="uwsgi")
-    yield from servers("gunicorn-gthread", "waitress")
 
 
 def _of_memory() -> Iterator[Contender]:
@@ -167,7 +173,8 @@ def _of_memory() -> Iterator[Contender]:
 WORKLOADS = {
     "raw": Workload("raw WSGI callable", APPS / "raw", lambda: servers("bundled", "uwsgi")),
     "raw-64": Workload("raw WSGI callable", APPS / "raw", lambda: servers("bundled", "uwsgi"), connections=64),
-    "hello": Workload("Flask hello", APPS / "hello", lambda: tuple(_of_hello())),
+    "hello": Workload("Flask hello", APPS / "hello", lambda: servers("bundled", *PEERS)),
+    CLOSE: Workload("Flask hello, what lies close together", APPS / "hello", lambda: tuple(_of_close()), often=4),
     "hello-64": Workload("Flask hello", APPS / "hello", lambda: servers("bundled", *PEERS), connections=64),
     "mixed": Workload(
         "mixed load", APPS / "hello", lambda: servers("bundled", *PEERS), connections=64, seconds=4, is_mixed=True

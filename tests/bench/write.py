@@ -22,7 +22,7 @@ from stack.operations.bench import Report  # noqa: E402
 from stack.operations.bench.figures import doubts  # noqa: E402
 from tests.bench.bars import bars  # noqa: E402
 from tests.bench.page import line, page  # noqa: E402
-from tests.bench.workloads import WORKLOADS, in_process, profile  # noqa: E402
+from tests.bench.workloads import CLOSE, WORKLOADS, in_process, profile  # noqa: E402
 
 PAGE, PICTURE = ROOT / "docs" / "bench.md", ROOT / "docs" / "bench.svg"
 DRAWN = ("raw", "hello", "bodies")
@@ -52,13 +52,12 @@ def main() -> int:
     calls: list[float] = []
     for name in only or WORKLOADS:
         say(f"{name}:")
-        calls.append(in_process())
-        reports[name] = WORKLOADS[name].run(seconds, rounds, say)
+        between = (lambda: calls.append(in_process())) if name == CLOSE else (lambda: None)
+        reports[name] = WORKLOADS[name].run(seconds, rounds, say, between)
         print(f"\n{standings.table(reports[name])}", flush=True)
         for each in doubts(reports[name].series):
             say(f"warning: {each}")
-    calls.append(in_process())
-    each_call = statistics.median(calls)
+    each_call = statistics.median(calls or [0.0])
     found = list(bars(reports, each_call))
     print("\n" + "\n".join(map(line, found)))
     missed = [each for each in found if each.is_missed]

@@ -40,6 +40,10 @@ ORIGIN = "stackctl bench"
 LAST = 20  # lines of the log with a failure
 
 
+def _nothing() -> None:
+    pass
+
+
 Talk = Callable[[str], None]
 Drive = Callable[[str, Request, int, int, Path], wrk.Counted]
 """Told wrk's path, what to ask for, how many connections and seconds, and a directory to work in."""
@@ -49,7 +53,7 @@ Drive = Callable[[str, Request, int, int, Path], wrk.Counted]
 class Wanted:
     """What to measure: `asks`, wherever the site is; so many `seconds` of load in each turn, made by `drive`.
 
-    `bare`: without what stackctl puts between an app server and the app.
+    `bare`: without what stackctl puts between an app server and the app. `between` is called before each round.
     """
 
     asks: Sequence[Request]
@@ -58,6 +62,7 @@ class Wanted:
     rounds: int = 3
     bare: bool = False
     drive: Drive = wrk.run
+    between: Callable[[], None] = _nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +131,7 @@ def measure(
     with Sandbox("bench") as sandbox, sandbox.interruptible():
         place = [*flags, *overrides(sandbox, loaded), *_behind_nginx(loaded)]
         for number in range(1, wanted.rounds + 1):
+            wanted.between()
             for contender in contenders:
                 talk(f"round {number} of {wanted.rounds}: {contender.name} ...")
                 own = [*place, *contender.overrides(ORIGIN)]
