@@ -10,7 +10,6 @@ What a killed process had not written is lost.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
@@ -19,7 +18,6 @@ import select
 import stat
 import time
 from collections import deque
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from . import log
@@ -37,9 +35,19 @@ KNOWN_LONGEST = 1024  # characters of one
 MODE = 0o640  # addresses of visitors are not for everybody
 IDENTITY = re.compile(r"[0-9A-Za-z._:/+=@-]{1,128}")  # nothing that a log, a header or a shell takes for its own
 
-# What of an environ is logged; taken before the app is called, which may change it.
-Asked = tuple[str, ...]
-NOBODY: Asked = ("", "", "", "", "", "", "", "")
+# What of an environ is logged, None where it has none; taken before the app is called, which may change it.
+Asked = tuple[str | None, ...]
+FIELDS = (
+    "REMOTE_ADDR",
+    "REMOTE_USER",
+    "REQUEST_METHOD",
+    "REQUEST_URI",
+    "PATH_INFO",
+    "SERVER_PROTOCOL",
+    "HTTP_REFERER",
+    "HTTP_USER_AGENT",
+    "HTTP_X_REQUEST_ID",
+)
 
 
 def identify(environ: Environ) -> None:
@@ -66,29 +74,15 @@ def identity(environ: Environ) -> str:
     return f"request {environ.get('HTTP_X_REQUEST_ID', '?')}"
 
 
-def asked(environ: Environ) -> Asked:
-    """What the log says of a request."""
-    get = environ.get
-    return (
-        get("REMOTE_ADDR", ""),
-        get("REMOTE_USER", ""),
-        get("REQUEST_METHOD", ""),
-        get("REQUEST_URI") or get("PATH_INFO", ""),
-        get("SERVER_PROTOCOL", ""),
-        get("HTTP_REFERER", ""),
-        get("HTTP_USER_AGENT", ""),
-        get("HTTP_X_REQUEST_ID", ""),
-    )
-
-
 def line(form: str, request: Asked, status: int, size: int, seconds: float, ended: float) -> bytes:
     """The line of a request that ended at this moment (seconds since 1970), in one of FORMATS."""
     text = _json if form == "json" else _apache
     data = text(form, request, status, size, seconds, ended)
-    for most in CUTS:
-        if len(data) <= LONGEST:
-            break
-        data = text(form, tuple(each[:most] for each in request), status, size, seconds, ended)
+    if len(data) > LONGEST:
+        for most in CUTS:
+            data = text(form, tuple((each or "")[:most] for each in request), status, size, seconds, ended)
+            if len(data) <= LONGEST:
+                break
     return data
 
 
@@ -102,6 +96,7 @@ class Access:
     def __init__(self, path: str, form: str) -> None:
         self._path = path
         self._form = form
+        self._fields = FIELDS if form == "json" else FIELDS[:-1]  # the id is another each time
         self._fd = 1 if path == "-" else _opened(path)
         self._waits = not stat.S_ISREG(os.fstat(self._fd).st_mode)  # a pipe may be full: writing would block
         self._lost = 0
@@ -120,6 +115,14 @@ class Access:
         os.dup2(fresh, self._fd, inheritable=False)  # in one step: no thread finds the number closed
         os.close(fresh)
 
+    def asked(self, environ: Environ) -> Asked:
+        """What the log says of a request."""
+        return tuple(map(environ.get, self._fields))
+
+    def refused(self, address: str | None, status: int) -> None:
+        """Write the line of what was no request, from this address if it is known."""
+        self.write((address, *[None] * (len(self._fields) - 1)), status, 0, 0.0)
+
     def write(self, request: Asked, status: int, size: int, seconds: float) -> None:
         """Write the line of a request, now or with others (see `flush`)."""
         self.pending.append((request, status, size, seconds, time.time()))
@@ -129,9 +132,11 @@ class Access:
     def flush(self) -> None:
         """Write what is pending."""
         lines = []
-        with contextlib.suppress(IndexError):  # another thread may do the same
+        try:
             while True:
                 lines.append(line(self._form, *self.pending.popleft()))
+        except IndexError:  # sooner than thought, where another thread does the same
+            pass
         for data in lines if self._waits else [b"".join(lines)] if lines else ():
             self._put(data)
 
@@ -159,7 +164,7 @@ def _takes(fd: int) -> bool:
 
 
 def _json(_: str, request: Asked, status: int, size: int, seconds: float, ended: float) -> bytes:
-    addr, user, method, target, protocol, referer, agent, identity = map(_decoded, request)
+    addr, user, method, target, path, protocol, referer, agent, identity = (_decoded(each or "") for each in request)
     found = {
         "time": _rfc3339(ended - seconds),
         "pid": os.getpid(),
@@ -167,7 +172,7 @@ def _json(_: str, request: Asked, status: int, size: int, seconds: float, ended:
         "remote_addr": addr,
         "remote_user": user,
         "method": method,
-        "target": target,
+        "target": target or path,
         "protocol": protocol,
         "status": status,
         "bytes": size,
@@ -179,22 +184,29 @@ def _json(_: str, request: Asked, status: int, size: int, seconds: float, ended:
 
 
 def _apache(form: str, request: Asked, status: int, size: int, seconds: float, ended: float) -> bytes:
-    known = request[:-1]  # the id, which is not in it, is another each time
-    parts = _parts if sum(map(len, known)) <= KNOWN_LONGEST else _parts.__wrapped__
-    before, between, after = parts(form, known)
+    before, between, after = _known.get((form, request)) or _parts(form, request)
     return f"{before}{_clock(ended - seconds)}{between}{status} {size or '-'}{after}\n".encode("ascii")
 
 
-@lru_cache(KNOWN)
+# What a line has before its moment, between that and the status, and after the size.
+_known: dict[tuple[str, Asked], tuple[str, str, str]] = {}
+
+
 def _parts(form: str, request: Asked) -> tuple[str, str, str]:
-    """What a line has before its moment, between that and the status, and after the size."""
-    if not _PLAIN.fullmatch("".join(request)):  # together: most requests have nothing to escape
-        request = tuple(map(_escaped, request))
-    addr, user, method, target, protocol, referer, agent = request
-    first = f"{method} {target} {protocol}" if method else "-"
+    told = [each or "" for each in request]
+    small = sum(map(len, told)) <= KNOWN_LONGEST
+    if not _PLAIN.fullmatch("".join(told)):  # together: most requests have nothing to escape
+        told = list(map(_escaped, told))
+    addr, user, method, target, path, protocol, referer, agent = told
+    first = f"{method} {target or path} {protocol}" if method else "-"
     addr, user = addr.replace(" ", "\\x20"), user.replace(" ", "\\x20")  # fields end at a space
     after = f' "{referer or "-"}" "{agent or "-"}"' if form == "combined" else ""
-    return f"{addr or '-'} - {user or '-'} [", f'] "{first}" ', after
+    found = f"{addr or '-'} - {user or '-'} [", f'] "{first}" ', after
+    if small:
+        if len(_known) >= KNOWN:
+            _known.clear()  # what is still asked for is found again
+        _known[form, request] = found
+    return found
 
 
 # As Apache writes them: quotation marks and backslashes with a backslash, what is not printable ASCII as \xhh.

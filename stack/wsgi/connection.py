@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from . import environ as environs
 from . import fastcgi, http, log, repeated, scgi, uwsgi
-from .access import NOBODY, asked, identify, identity
+from .access import identify, identity
 from .body import NOTHING, Body, BodyCut, BodyTooLarge, ChunkedBody, LengthBody, PiecedBody
 from .bulkhead import Bulkhead
 from .gathering import Gathering, Pieces
@@ -52,6 +52,7 @@ RECEIVE = 65536  # bytes to ask for at a time
 TIMEVAL = struct.Struct("@ll")  # seconds, microseconds, as socket(7) has them
 HTTP, UWSGI, FASTCGI, SCGI = Protocol  # looked up once: an Enum's own way takes longer
 
+FAILED = 500  # a status from there on says that the server or the app has failed (RFC 9110 15.6)
 PHRASES = {
     400: "Bad Request",
     408: "Request Timeout",
@@ -397,7 +398,7 @@ class Connection:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]  # before the app, which may change them
         environ["wsgi.input"] = self._body = body
         identify(environ)
-        request = NOBODY if access is None else asked(environ)
+        asked = () if access is None else access.asked(environ)
         taken = environ.get(self._clock) if self._origin.trusted else None
         if tally is not None:
             tally.begins(thread, line or environs.request_line(environ).encode("latin-1", "replace"))
@@ -425,9 +426,9 @@ class Connection:
         took = ended - began
         service.bulkhead.ended(method, path, took, ended)
         if tally is not None:
-            tally.ends(thread, response.failed, response.sent, ended, took, taken)
+            tally.ends(thread, response.status >= FAILED, response.sent, ended, took, taken)
         if access is not None:
-            access.write(request, response.status, response.sent, took)
+            access.write(asked, response.status, response.sent, took)
         if response.fault:
             log.line(f"{environs.request_line(environ)}: {response.fault} ({identity(environ)})")
 
@@ -476,8 +477,7 @@ class Connection:
         """Answer a request that cannot be served."""
         log.line(f"refused a request with {error.status}: {error.reason}")
         if self._service.access is not None:
-            nobody = (self._peer[0], *NOBODY[1:]) if self._peer is not None else NOBODY
-            self._service.access.write(nobody, error.status, 0, 0.0)
+            self._service.access.refused(self._peer[0] if self._peer is not None else None, error.status)
         records = self._records
         if records is not None:
             if not records.active:  # nobody has asked for an answer

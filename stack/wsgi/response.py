@@ -99,16 +99,16 @@ class FileWrapper:
 class Response:
     """One answer. `minor` is that of HTTP/1.minor, or None over other protocols. `opening` comes before the status.
 
-    `persists` is asked when the head is made, whether the connection may stay; `keep_alive` tells afterwards. `started`
-    is whether bytes went out, `whole` whether the answer is complete, `failed` whether its status says that the server
-    or the app has failed, `sent` how many bytes of a body went out, `fault` what the app did wrong with it. `bodiless`:
-    answers to HEAD, 204 and 304 have no body (RFC 9110 6.4.1). `open_ended`: it has begun, and nobody knows its length.
+    `persists` is asked when the head is made, whether the connection may stay; `keep_alive` tells afterwards. `status`
+    is a number, 500 as long as the app has told none; `started` whether bytes went out, `whole` whether the answer is
+    complete, `sent` how many bytes of a body went out, `fault` what the app did wrong with it. `bodiless`: answers to
+    HEAD, 204 and 304 have no body (RFC 9110 6.4.1). `open_ended`: it has begun, and nobody knows its length.
     """
 
     # Here, not set for each request: most answers leave most of them so.
+    status = 500
     started = False
     whole = False
-    failed = True
     sent = 0
     fault = ""
     keep_alive = False
@@ -138,11 +138,6 @@ class Response:
         self._opening = opening
 
     @property
-    def status(self) -> int:
-        """Its status as a number; 500 as long as the app has told none."""
-        return int(self._status[:3] or 500)
-
-    @property
     def failing(self) -> bool:
         """Whether the app has chosen to say that it has failed."""
         return self._status.startswith("500")
@@ -159,7 +154,7 @@ class Response:
             raise AssertionError("start_response was called a second time without exc_info")
         if type(status) is not str:
             raise ValueError(f'not a status of the form "200 OK": {status!r}')
-        self._line, self._empty, self.failed, dropped = _status_line(status)
+        self._line, self._empty, self.status, dropped = _status_line(status)
         if self._opening is AS_CGI:
             dropped |= STATUS  # there is one already, and the web server obeys it
         self._lines, self._told, self._left = _checked(headers, dropped)
@@ -330,8 +325,8 @@ def answer(result: Iterable[bytes], response: Response) -> None:
 
 
 @lru_cache(256)
-def _status_line(status: str) -> tuple[bytes, bool, bool, int]:
-    """A status as it goes on the wire, whether an answer with it has no body or has failed, and which headers it lacks.
+def _status_line(status: str) -> tuple[bytes, bool, int, int]:
+    """A status as it goes on the wire, whether an answer with it has no body, its number, and which headers it lacks.
 
     RFC 9110 15.3.5 and 15.4.5: 204 and 304 have no body; 8.6: and 204 no Content-Length.
     """
@@ -339,7 +334,7 @@ def _status_line(status: str) -> tuple[bytes, bool, bool, int]:
         raise ValueError(f'not a status of the form "200 OK": {status!r}')
     line = status if " " in status else f"{status} "
     dropped = CONNECTION | (CONTENT_LENGTH if status.startswith("204") else 0)
-    return f"{line}\r\n".encode("latin-1"), status.startswith(("204", "304")), status[0] == "5", dropped
+    return f"{line}\r\n".encode("latin-1"), status.startswith(("204", "304")), int(status[:3]), dropped
 
 
 @lru_cache(4)
@@ -360,8 +355,8 @@ _MEANING = {
     "keep-alive": CONNECTION,
 }
 # Pairs of name and value as apps give them, checked: their line, what this server makes of it, and the length if it is
-# the Content-Length. Most answers have
-# few that no answer before had; one that is known costs a fifth of one that is checked (0.15 instead of 0.8 us).
+# the Content-Length. Most answers have few that no answer before had; one that is known costs a fifth of one that is
+# checked (0.15 instead of 0.8 us).
 _known: dict[tuple[str, str], tuple[bytes, int, int]] = {}
 KNOWN_MOST = 2048  # pairs; then it begins anew
 KNOWN_LONGEST = 128  # characters of a value

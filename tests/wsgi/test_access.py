@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stack.wsgi.access import LONGEST, MOST_PENDING, Access, Asked, identify, line
+from stack.wsgi import access
+from stack.wsgi.access import KNOWN, KNOWN_LONGEST, LONGEST, MOST_PENDING, Access, Asked, identify, line
 
 from .conftest import Server, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ASKED: Asked = ("192.0.2.1", "ann", "GET", "/a?b=c", "HTTP/1.1", "http://ref/", "agent/1", "id-1")
+ASKED: Asked = ("192.0.2.1", "ann", "GET", "/a?b=c", "/a", "HTTP/1.1", "http://ref/", "agent/1")
 
 
 def test_common_and_combined_are_apache_s(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +35,7 @@ def test_common_and_combined_are_apache_s(monkeypatch: pytest.MonkeyPatch) -> No
         assert common == b'192.0.2.1 - ann [15/Nov/2023:03:43:19 +0530] "GET /a?b=c HTTP/1.1" 200 12\n'
         combined = line("combined", ASKED, 304, 0, 0.5, 1_700_000_000.25)
         assert combined.endswith(b'"GET /a?b=c HTTP/1.1" 304 - "http://ref/" "agent/1"\n')
-        assert json.loads(line("json", ASKED, 200, 12, 0.5, 1_700_000_000.25)) == {
+        assert json.loads(line("json", (*ASKED, "id-1"), 200, 12, 0.5, 1_700_000_000.25)) == {
             "time": "2023-11-15T03:43:19.750+05:30",
             "pid": os.getpid(),
             "request_id": "id-1",
@@ -57,7 +58,7 @@ def test_common_and_combined_are_apache_s(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("form", ["common", "combined"])
 def test_nobody_forges_a_line_or_a_field(form: str) -> None:
     evil = '" 200 1\n1.2.3.4 - - \\ \x1b[31m\xff\u20ac'
-    data = line(form, ("a b", "c d", "GET", evil, "HTTP/1.1", evil, evil, ""), 200, 1, 0.0, 0.0)
+    data = line(form, ("a b", "c d", "GET", evil, None, "HTTP/1.1", evil, evil), 200, 1, 0.0, 0.0)
     assert data.count(b"\n") == 1
     assert data.isascii()
     assert data.startswith(rb"a\x20b - c\x20d [")
@@ -67,7 +68,7 @@ def test_nobody_forges_a_line_or_a_field(form: str) -> None:
 
 def test_json_has_utf_8_as_it_was_sent() -> None:
     sent = "/caf\u00e9\n".encode().decode("latin-1")
-    data = line("json", ("", "", "GET", sent, "", "", "\xff", ""), 200, 1, 0.0, 0.0)
+    data = line("json", (None, None, "GET", None, sent, None, None, "\xff", None), 200, 1, 0.0, 0.0)
     assert data.count(b"\n") == 1
     found = json.loads(data)
     assert (found["target"], found["user_agent"]) == ("/caf\u00e9\n", "\\xff")
@@ -76,10 +77,19 @@ def test_json_has_utf_8_as_it_was_sent() -> None:
 @pytest.mark.parametrize("form", ["common", "combined", "json"])
 @pytest.mark.parametrize("letter", ["a", "\xff", "\x01", '"'])
 def test_line_is_never_longer_than_a_pipe_takes_whole(form: str, letter: str) -> None:
-    asked = tuple(letter * 60_000 for _ in ASKED)
+    ident = ("id-1",) if form == "json" else ()
+    asked = tuple(letter * 60_000 for _ in (*ASKED, *ident))
     assert len(line(form, asked, 200, 1, 0.0, 0.0)) <= LONGEST
-    short = (*ASKED[:3], "/" + "x" * 3000, *ASKED[4:])
+    short = (*ASKED[:3], "/" + "x" * 3000, *ASKED[4:], *ident)
     assert b"x" * 3000 in line(form, short, 200, 1, 0.0, 0.0), "what fits is not cut"
+
+
+def test_lines_of_whatever_visitors_ask_take_no_more_than_a_little_memory() -> None:
+    for each in range(2 * KNOWN):
+        line("common", (*ASKED[:3], f"/{each}", *ASKED[4:]), 200, 1, 0.0, 0.0)
+        line("common", (*ASKED[:3], f"/{each}" + "x" * KNOWN_LONGEST, *ASKED[4:]), 200, 1, 0.0, 0.0)
+    assert 0 < len(access._known) <= KNOWN
+    assert max(len("".join(filter(None, request))) for _, request in access._known) <= KNOWN_LONGEST
 
 
 @pytest.mark.parametrize(
@@ -135,16 +145,16 @@ def test_every_request_has_its_line(launch: Callable[..., Server], folder: Path)
 @pytest.mark.e2e
 def test_lines_for_a_file_are_written_together_and_never_many_late(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    access = Access(str(path), "common")
+    written = Access(str(path), "common")
     for _ in range(MOST_PENDING - 1):
-        access.write(ASKED, 200, 1, 0.0)
+        written.write(ASKED, 200, 1, 0.0)
     assert path.read_text() == ""
-    access.write(ASKED, 204, 1, 0.0)
+    written.write(ASKED, 204, 1, 0.0)
     lines = path.read_text().splitlines()
     assert len(lines) == MOST_PENDING
     assert " 204 " in lines[-1]
-    access.write(ASKED, 404, 1, 0.0)
-    access.reopen()
+    written.write(ASKED, 404, 1, 0.0)
+    written.reopen()
     assert " 404 " in path.read_text().splitlines()[-1], "before the file is left"
 
 
