@@ -46,6 +46,7 @@ NO_DESCRIPTORS_PAUSE = 0.05  # seconds to wait where no descriptor is free
 NARROW = 0.05  # seconds between two looks while all threads are busy at times
 NARROW_FOR = 1.0  # seconds since all threads were found busy, until it is not narrow any more
 IN_A_ROW = 4  # connections, kept or new, that a thread goes on with before it looks for others
+LOG_AFTER = 0.005  # seconds without work until what is pending for the access log is written
 IN_A_ROW_ALONE = 8  # the same where no other thread would look for them: a microsecond less of each request
 
 # One-shot: an event wakes one thread, which arms the socket again once it has accepted. Without that all idle threads
@@ -233,7 +234,7 @@ class Threads:
             try:
                 if held:
                     self._go_on_held(index)
-                events = self._at_once() if unwritten else ()
+                events = self._soon() if unwritten else ()
                 for fd, _ in events or epoll.poll(LOOK if held else -1, 1):
                     self._begins(index)
                     if fd == shared:
@@ -265,9 +266,9 @@ class Threads:
             self._is_full = False
             self._share.tell(free=not self._service.draining)
 
-    def _at_once(self) -> list[tuple[int, int]]:
-        """What is ready, without waiting; if nothing is, there is time for the access log."""
-        events = self._epoll.poll(0, 1)
+    def _soon(self) -> list[tuple[int, int]]:
+        """What is ready before long; if nothing is, there is time for the access log."""
+        events = self._epoll.poll(LOG_AFTER, 1)
         if not events and self._service.access is not None:
             self._service.access.flush()
         return events
