@@ -262,7 +262,7 @@ class Connection:
             if length:
                 self._check(length)
             environ = environs.of_http(head, self._origin, self._peer)
-        if self._waits_for_another(environ):
+        if (self._service.bulkhead.slow or self.held) and self._waits_for_another(environ):
             return None
         self._buffer = b""
         self._keeps = head.keep_alive
@@ -334,7 +334,7 @@ class Connection:
             environ = environs.of_variables(variables, self._origin)
             if length:
                 self._check(length)
-        if self._waits_for_another(environ):
+        if (self._service.bulkhead.slow or self.held) and self._waits_for_another(environ):
             return None
         self._buffer = b""
         body = LengthBody(length, data, self._receive) if length else NOTHING
@@ -355,7 +355,7 @@ class Connection:
         environ = environs.of_variables(request.variables, self._origin)
         if request.length:
             self._check(request.length)
-        if self._waits_for_another(environ):
+        if (self._service.bulkhead.slow or self.held) and self._waits_for_another(environ):
             self._asked = request
             return None
         body = NOTHING if records.done else PiecedBody(records, self._receive_records, self._service.max_body)
@@ -378,11 +378,10 @@ class Connection:
     _STEPS: ClassVar = {HTTP: _http, UWSGI: _packet, FASTCGI: _fastcgi, SCGI: _packet}
 
     def _waits_for_another(self, environ: Environ) -> bool:
-        """Whether the request had better wait for another thread. Not twice."""
-        bulkhead, before = self._service.bulkhead, self.held
-        self.held = False
-        if bulkhead.slow and not before:
-            self.held = bulkhead.holds(environ["REQUEST_METHOD"], environ["PATH_INFO"])
+        """Whether the request, as some are slow, had better wait for another thread. Not twice."""
+        before, self.held = self.held, False
+        if not before:
+            self.held = self._service.bulkhead.holds(environ["REQUEST_METHOD"], environ["PATH_INFO"])
         return self.held
 
     def _check(self, length: int) -> None:
