@@ -3,9 +3,9 @@
 A line is at most as long as a pipe takes whole; a longer one has its texts cut. Whatever cannot be written (disk full,
 a pipe that is gone, or full) is counted, said in the error log when a line gets through again, and costs no request.
 
-Lines for a file are made and written together, up to MOST_PENDING of them, and before a thread waits for work: each by
-itself, they had a Flask request take 1.13 of the CPU time that it takes without a log; so it is 1.01 to 1.06.
-What a killed process had not written is lost.
+Lines for a file are made and written together, up to MOST_PENDING of them, or once a thread has had nothing to do for a
+moment: each by itself, they had a Flask request take 1.13 of the CPU time that it takes without a log; so it is 1.01 to
+1.04. What a killed process had not written is lost.
 """
 
 from __future__ import annotations
