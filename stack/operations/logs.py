@@ -119,9 +119,9 @@ class _Files:
         """`NAME.1`, `NAME.2` ... as far as they go, and where each is if it is moved now."""
         names = (each.name.removeprefix(self._path.name) for each in self._path.parent.iterdir())
         found = map(NUMBERED.fullmatch, names)
-        numbers = {int(each[1]) for each in found if each}
-        numbers |= {each + 1 for each in numbers}
-        return [self._path.with_name(f"{self._path.name}.{each}") for each in sorted(numbers)]
+        last = max((int(each[1]) for each in found if each), default=0)
+        # Each up to there: what is renamed meanwhile need not be listed (readdir(3)).
+        return [self._path.with_name(f"{self._path.name}.{each}") for each in range(1, last + 2)]
 
 
 def _identity(stream: BinaryIO) -> tuple[int, int]:

@@ -115,6 +115,22 @@ def test_following_loses_and_repeats_nothing_however_often_the_file_is_set_aside
     assert len(list(tmp_path.iterdir())) > 10
 
 
+def test_what_the_list_of_the_folder_has_missed_is_not_lost(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is renamed meanwhile need not be in it (readdir(3))."""
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda folder: (each for each in listed(folder) if each.suffix != ".1"))
+    shown = logs.lines(log, "", 1, follow=True)
+    next(shown)
+    for number in (1, 2):
+        for old in (2, 1):
+            with contextlib.suppress(FileNotFoundError):
+                log.with_name(f"{log.name}.{old}").rename(log.with_name(f"{log.name}.{old + 1}"))
+        log.rename(log.with_name(f"{log.name}.1"))
+        log.write_text(f"2026-01-01 00:00:05 app[2] {number}\n")
+    assert next(shown).endswith("1\n")
+    assert next(shown).endswith("2\n")
+
+
 def test_what_comes_late_into_a_file_that_was_moved_is_not_lost(tmp_path: Path) -> None:
     """nginx's workers write into the old file until they have opened the new one."""
     access = tmp_path / "access.log"
