@@ -388,6 +388,13 @@ def limit(process: psutil.Process, *options: str) -> str:
     return subprocess.run(words, user=user, group=group, capture_output=True, text=True, check=True).stdout.strip()
 
 
+def taken(worker: psutil.Process) -> int:
+    """How many of the descriptors that it may have; none if it has ended of that, to be replaced."""
+    with contextlib.suppress(FileNotFoundError):
+        return sum(int(fd.name) < 20 for fd in Path(f"/proc/{worker.pid}/fd").iterdir())
+    return 0
+
+
 @fault("no descriptors")
 def test_workers_without_descriptors_do_not_spin_and_recover(stack: Stack) -> str:
     workers = [psutil.Process(each) for each in stack.workers("app")]
@@ -403,7 +410,7 @@ def test_workers_without_descriptors_do_not_spin_and_recover(stack: Stack) -> st
             before, began = cpu(workers), time.monotonic()
             until(lambda: time.monotonic() > began + 1, "the span in which the work is measured")
             worked = (cpu(workers) - before) / (time.monotonic() - began)
-            used = max(sum(int(fd.name) < 20 for fd in Path(f"/proc/{each.pid}/fd").iterdir()) for each in workers)
+            used = max(map(taken, workers))
         watch = Watch()
         until(lambda: answers(stack), "it answers again", stack.within)
         recovered = str(watch)
@@ -487,14 +494,15 @@ def test_nothing_is_leaked_by_requests_nor_by_deaths(stack: Stack) -> str:
                     visitor.request("GET", "/")
                     assert visitor.getresponse().read()
 
-    def each_serves() -> bool:
-        """Whether each worker has answered: one that still loads has not opened all of its descriptors."""
+    def is_settled() -> bool:
+        """Whether each worker has answered, and stays: one that still loads has not opened all of its descriptors."""
+        before = stack.workers("app")
+        ask(requests // 4)
         with ThreadPoolExecutor(8) as visitors:
             told = set(visitors.map(lambda _: stack.get("/pid").text, range(16)))
-        return told >= {str(each) for each in stack.workers("app")}
+        return is_whole(stack) and told >= {str(each) for each in before} and stack.workers("app") == before
 
-    until(lambda: is_whole(stack) and each_serves(), "what a test before has made leave is replaced", stack.within)
-    ask(requests // 4)
+    until(is_settled, "what a test before has made leave is replaced", stack.within)
     fds, rss = descriptors(), memory()
     ask(requests)
     grown = memory() / rss - 1
