@@ -46,8 +46,8 @@ NO_DESCRIPTORS_PAUSE = 0.05  # seconds to wait where no descriptor is free
 NARROW = 0.05  # seconds between two looks while all threads are busy at times
 NARROW_FOR = 1.0  # seconds since all threads were found busy, until it is not narrow any more
 IN_A_ROW = 4  # connections, kept or new, that a thread goes on with before it looks for others
-LOG_AFTER = 0.005  # seconds without work until what is pending for the access log is written
 IN_A_ROW_ALONE = 8  # the same where no other thread would look for them: a microsecond less of each request
+LOG_AFTER = 0.005  # seconds without work until what is pending for the access log is written
 
 # One-shot: an event wakes one thread, which arms the socket again once it has accepted. Without that all idle threads
 # wake for each connection. Not EPOLLEXCLUSIVE: it wakes one process, whose thread may take another event first.
@@ -234,7 +234,7 @@ class Threads:
             try:
                 if held:
                     self._go_on_held(index)
-                events = self._soon() if unwritten else ()
+                events = self._soon() if unwritten and not held else ()
                 for fd, _ in events or epoll.poll(LOOK if held else -1, 1):
                     self._begins(index)
                     if fd == shared:
