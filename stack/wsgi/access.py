@@ -5,7 +5,7 @@ a pipe that is gone, or full) is counted, said in the error log when a line gets
 
 Lines for a file are made and written together, up to MOST_PENDING of them, or once a thread has had nothing to do for a
 moment: each by itself, they had a Flask request take 1.13 of the CPU time that it takes without a log; so it is 1.01 to
-1.04. What a killed process had not written is lost.
+1.05. What a killed process had not written is lost.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ NARROW = 0.05  # seconds between two looks while all threads are busy at times
 NARROW_FOR = 1.0  # seconds since all threads were found busy, until it is not narrow any more
 IN_A_ROW = 4  # connections, kept or new, that a thread goes on with before it looks for others
 IN_A_ROW_ALONE = 8  # the same where no other thread would look for them: a microsecond less of each request
-LOG_AFTER = 0.005  # seconds without work until what is pending for the access log is written
+LOG_AFTER = 0.005  # seconds without work until the access log is written: at once, it took 1.06 instead of 1.01 to 1.05
 
 # One-shot: an event wakes one thread, which arms the socket again once it has accepted. Without that all idle threads
 # wake for each connection. Not EPOLLEXCLUSIVE: it wakes one process, whose thread may take another event first.
